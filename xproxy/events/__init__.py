@@ -1,0 +1,108 @@
+"""The vocabulary of the log: one frozen class an action, one file a group.
+
+Adding an action is a reviewed change: the class, its line in ``Event`` below, its document in
+``xproxy/record/ecs.py`` (``assert_never`` finds a missing one), and a golden record.
+"""
+
+from typing import get_args
+
+from xproxy.events.common import EndOfInput, Endpoint, Level, Side
+from xproxy.events.connection import (
+    ConnectionAccepted,
+    ConnectionClosed,
+    ConnectionRefused,
+    ConnectionStalled,
+    UnsupportedTransport,
+    UpstreamConnected,
+    UpstreamFailed,
+)
+from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
+from xproxy.events.sasl import (
+    ChannelBindingVerdict,
+    SaslAborted,
+    SaslFailed,
+    SaslMalformed,
+    SaslOffered,
+    SaslStarted,
+    SaslSucceeded,
+)
+from xproxy.events.session import (
+    BindFailed,
+    ResourceBound,
+    SessionEstablished,
+    SessionResumed,
+    SessionResumeFailed,
+    SmAnomaly,
+    SmEnabled,
+)
+from xproxy.events.stanza import StanzaError, StanzaRelayed
+from xproxy.events.stream import (
+    InspectionLost,
+    RedirectOffered,
+    StreamClosed,
+    StreamError,
+    StreamFeatures,
+    StreamOpened,
+    StreamRestarted,
+    StreamViolation,
+)
+from xproxy.events.tls import (
+    CertificateChanged,
+    PlaintextAuthentication,
+    StarttlsInjection,
+    StarttlsRefused,
+    StarttlsRequested,
+    StarttlsStripped,
+    TlsEstablished,
+    TlsFailed,
+)
+
+Event = (
+    ConnectionAccepted
+    | ConnectionRefused
+    | ConnectionStalled
+    | ConnectionClosed
+    | UpstreamConnected
+    | UpstreamFailed
+    | UnsupportedTransport
+    | TlsEstablished
+    | TlsFailed
+    | StarttlsRequested
+    | StarttlsRefused
+    | StarttlsInjection
+    | StarttlsStripped
+    | PlaintextAuthentication
+    | CertificateChanged
+    | StreamOpened
+    | StreamRestarted
+    | StreamFeatures
+    | StreamError
+    | StreamClosed
+    | StreamViolation
+    | InspectionLost
+    | RedirectOffered
+    | SaslOffered
+    | SaslStarted
+    | SaslSucceeded
+    | SaslFailed
+    | SaslAborted
+    | SaslMalformed
+    | ChannelBindingVerdict
+    | ResourceBound
+    | BindFailed
+    | SessionEstablished
+    | SmEnabled
+    | SessionResumed
+    | SessionResumeFailed
+    | SmAnomaly
+    | StanzaError
+    | StanzaRelayed
+    | ProxyStarted
+    | ProxyStopped
+    | ConfigChanged
+    | LimitReached
+)
+
+EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)
+
+__all__ = ["EVENT_TYPES", "EndOfInput", "Endpoint", "Event", "Level", "Side"]

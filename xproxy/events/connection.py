@@ -1,0 +1,153 @@
+"""Connections: accepted, refused, joined to the upstream, closed."""
+
+import enum
+
+import attrs
+
+from xproxy.events.common import EndOfInput, Endpoint, EventBase, Level, Side
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionAccepted(EventBase):
+    """A client connected to a listener."""
+
+    action = "connection-accepted"
+    level = Level.INFO
+    message = "A client connected."
+
+    client: Endpoint
+    listener: Endpoint  # the address the client dialled
+
+
+class RefusalReason(enum.Enum):
+    """Why a connection was closed at accept."""
+
+    SESSIONS_MAX = "sessions-max"
+    SESSIONS_PER_ADDRESS_MAX = "sessions-per-address-max"
+    DESCRIPTORS = "descriptors"
+    NAMES_TOTAL_MAX = "names-total-max"
+    DRAINING = "draining"
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionRefused(EventBase):
+    """A client was turned away at accept: a limit was reached or the proxy is draining."""
+
+    action = "connection-refused"
+    level = Level.WARNING
+    message = "A client was turned away at accept."
+
+    client: Endpoint
+    listener: Endpoint
+    reason: RefusalReason
+    limit: int | None = None  # the value of the limit that was reached
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionStalled(EventBase):
+    """A peer has not taken bytes for a long time; the other side is not read meanwhile."""
+
+    action = "connection-stalled"
+    level = Level.WARNING
+    message = "A peer does not take the bytes sent to it."
+
+    leg: Side
+    waiting_bytes: int
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamConnected(EventBase):
+    """The TCP connection to the server is up."""
+
+    action = "upstream-connected"
+    level = Level.INFO
+    message = "Connected to the server."
+
+    host: str  # as configured
+    server: Endpoint
+    local: Endpoint  # our end: what the server sees as its client
+    seconds: float
+
+
+class UpstreamFailure(enum.Enum):
+    """Why no TCP connection to the server came about."""
+
+    UNKNOWN_HOST = "unknown-host"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    OTHER = "other"
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamFailed(EventBase):
+    """The server could not be reached; the client is closed without a byte."""
+
+    action = "upstream-failed"
+    level = Level.ERROR
+    message = "The server could not be reached."
+
+    host: str
+    port: int
+    reason: UpstreamFailure
+    errno: str | None  # e.g. "ECONNREFUSED"
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class UnsupportedTransport(EventBase):
+    """The first bytes are of another protocol (HTTP, SSH, SOCKS ...): closed without an answer."""
+
+    action = "unsupported-transport"
+    level = Level.WARNING
+    message = "The first bytes are not XMPP and not TLS."
+
+    looks_like: str  # "http", "ssh", "socks", "proxy-protocol", "unknown"
+
+
+class CloseCause(enum.Enum):
+    """Why the session ended. The first cause wins."""
+
+    STREAM_CLOSED = "stream-closed"  # both closing tags seen, or one and the 5 s that follow it
+    CLIENT_ENDED = "client-ended"  # the client's connection ended without its closing tag
+    SERVER_ENDED = "server-ended"
+    STREAM_ERROR = "stream-error"  # a peer ended its stream with an error
+    UPSTREAM_FAILED = "upstream-failed"
+    TLS_FAILED = "tls-failed"
+    STARTTLS_INJECTION = "starttls-injection"
+    STREAM_VIOLATION = "stream-violation"
+    INSPECTION_LOST = "inspection-lost"
+    LIMIT_REACHED = "limit-reached"
+    NEGOTIATION_TIMEOUT = "negotiation-timeout"
+    UNSUPPORTED_TRANSPORT = "unsupported-transport"
+    SHUTDOWN = "shutdown"
+    INTERNAL_ERROR = "internal-error"  # a bug of ours: the diagnostics on stderr have the traceback
+
+
+@attrs.frozen(kw_only=True)
+class DirectionTotals:
+    """What one direction carried."""
+
+    bytes: int
+    stanzas: int
+    errors: int  # stanzas of type "error"
+    closing_tag: bool  # </stream:stream> was seen
+    end: EndOfInput | None  # how that peer's input ended; None: we closed first
+    last_element: str | None  # "{namespace}name" of the last first-level element
+    last_element_age_ms: int | None
+
+
+@attrs.frozen(kw_only=True)
+class ConnectionClosed(EventBase):
+    """The session is over on both legs."""
+
+    action = "connection-closed"
+    level = Level.INFO
+    message = "The session ended."
+
+    initiator: Side | None  # who ended it; None: the proxy
+    cause: CloseCause
+    duration_ns: int
+    from_client: DirectionTotals
+    from_server: DirectionTotals

@@ -1,0 +1,62 @@
+"""The proxy itself."""
+
+import attrs
+
+from xproxy.events.common import Endpoint, EventBase, Level, Side
+
+
+@attrs.frozen(kw_only=True)
+class ProxyStarted(EventBase):
+    """The proxy listens."""
+
+    action = "proxy-started"
+    level = Level.INFO
+    message = "The proxy started."
+
+    version: str
+    pid: int
+    listeners: tuple[Endpoint, ...]  # real addresses, port 0 resolved
+    upstream: str
+    upstream_verify: str  # "full", "none"
+    certificate: str  # "ca", "files"
+    descriptors_max: int  # RLIMIT_NOFILE after raising the soft limit to the hard one
+    sessions_max: int
+
+
+@attrs.frozen(kw_only=True)
+class ProxyStopped(EventBase):
+    """The proxy stopped in form."""
+
+    action = "proxy-stopped"
+    level = Level.INFO
+    message = "The proxy stopped."
+
+    reason: str  # "sigterm", "sigint", "finished"
+    sessions_aborted: int  # closed abruptly when the drain time was over
+
+
+@attrs.frozen(kw_only=True)
+class ConfigChanged(EventBase):
+    """Something was read anew while running."""
+
+    action = "config-changed"
+    level = Level.INFO
+    message = "Configuration was read anew."
+
+    what: tuple[str, ...]  # "certificates", "log-file", "log-level" ...
+    problem: str | None = None  # set: the old state was kept
+
+
+@attrs.frozen(kw_only=True)
+class LimitReached(EventBase):
+    """A configured limit was reached."""
+
+    action = "limit-reached"
+    level = Level.WARNING
+    message = "A limit was reached."
+
+    limit: str  # the key in the configuration, e.g. "stream.stanza_bytes_max"
+    value: int
+    sent_by: Side | None = None
+    offset: int | None = None
+    closes: bool  # True: the session ends for it
