@@ -35,13 +35,13 @@ class XproxyError(Exception):
         return f"{self.message}: {self.hint}" if self.hint else self.message
 
 
-class UsageProblem(XproxyError):
+class UsageProblem(XproxyError):  # noqa: N818 - it is shown as a sentence, not as a type
     """The command line or the configuration asks for something that cannot be."""
 
     exit_code: ClassVar[int] = EXIT_USAGE
 
 
-class EnvironmentProblem(XproxyError):
+class EnvironmentProblem(XproxyError):  # noqa: N818 - as above
     """The request was fine, the machine is not as it must be: a port is taken, a host is unknown, a disk is full."""
 
 

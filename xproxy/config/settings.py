@@ -1,0 +1,24 @@
+"""Every section together: what a run of xproxy is told."""
+
+import attrs
+
+from xproxy.config.listen import ListenSettings
+from xproxy.config.log import LogSettings
+from xproxy.config.policy import PolicySettings
+from xproxy.config.state import StateSettings
+from xproxy.config.stream import StreamLimits
+from xproxy.config.tls import TlsSettings
+from xproxy.config.upstream import UpstreamSettings
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """The whole configuration, checked. Components get the section they use, never this."""
+
+    listen: ListenSettings = ListenSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
+    tls: TlsSettings = TlsSettings()
+    log: LogSettings = LogSettings()
+    state: StateSettings = attrs.Factory(StateSettings)
+    policy: PolicySettings = PolicySettings()
+    stream: StreamLimits = StreamLimits()
