@@ -14,7 +14,7 @@ class LogSettings:
     path: str = setting(
         "-",
         "path or -",
-        "-: standard output; a path: JSON Lines are appended to that file (0600), a terminal shows the human view as well",
+        "-: standard output; a path: JSON Lines are appended there (0600), and a terminal shows the human view as well",
     )
     format: Literal["auto", "human", "json"] = setting(
         "auto", "auto, human or json", "what standard output shows; auto: human on a terminal, JSON Lines when piped"

@@ -15,10 +15,10 @@ from xproxy.config.upstream import UpstreamSettings
 class Settings:
     """The whole configuration, checked. Components get the section they use, never this."""
 
-    listen: ListenSettings = ListenSettings()
-    upstream: UpstreamSettings = UpstreamSettings()
-    tls: TlsSettings = TlsSettings()
-    log: LogSettings = LogSettings()
+    listen: ListenSettings = attrs.Factory(ListenSettings)
+    upstream: UpstreamSettings = attrs.Factory(UpstreamSettings)
+    tls: TlsSettings = attrs.Factory(TlsSettings)
+    log: LogSettings = attrs.Factory(LogSettings)
     state: StateSettings = attrs.Factory(StateSettings)
-    policy: PolicySettings = PolicySettings()
-    stream: StreamLimits = StreamLimits()
+    policy: PolicySettings = attrs.Factory(PolicySettings)
+    stream: StreamLimits = attrs.Factory(StreamLimits)

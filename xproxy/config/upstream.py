@@ -22,7 +22,7 @@ class UpstreamSettings:
     verify: Literal["full", "none"] = setting(
         "full",
         "full or none",
-        "full: the server's certificate must be valid for the XMPP domain; none: any is taken and every session says so",
+        "full: the certificate must be valid for the XMPP domain; none: any is taken, and every session's log says so",
     )
     ca_file: Path | None = setting(
         None, "PEM file", "who may sign the server's certificate; without it the system's authorities"
