@@ -43,5 +43,5 @@ class StreamPolicy:
     server_text: bool = True  # log the server's own error texts
     debug_events: bool = False  # make StanzaRelayed and other debug events
     correlation_key: bytes = attrs.field(default=b"", repr=False)  # keys the hashes of stanza and SM ids
-    negotiation_seconds_max: float = 60.0  # from accept to session-established
+    negotiation_seconds_max: float = 300.0  # from accept to session-established; Prosody's c2s_timeout
     close_seconds_max: float = 5.0  # from one closing tag to the end

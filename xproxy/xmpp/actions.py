@@ -47,6 +47,17 @@ class StartTls:
     domain: str | None  # the stream's ``to``: SNI and reference name upstream
 
 
+@attrs.frozen
+class VerifyName:
+    """The stream is for ``domain``, another name than the server's certificate was compared with.
+
+    The relay compares again and, on a mismatch, drops the rest of the list and calls ``tls_failed``. Nothing to do
+    where verification is off.
+    """
+
+    domain: str
+
+
 @attrs.frozen(kw_only=True)
 class Close:
     """End the session once the forwards before this action are sent: close both legs.
@@ -66,7 +77,7 @@ class Observe:
     event: Event
 
 
-Action = Forward | Send | Pause | Resume | StartTls | Close | Observe
+Action = Forward | Send | Pause | Resume | StartTls | VerifyName | Close | Observe
 
 
 class LegMode(enum.Enum):

@@ -1,0 +1,789 @@
+"""One proxied session: both directions, their coupling, and nothing of sockets or clocks.
+
+The shell (``xproxy.proxy``) feeds bytes and the time in and carries out the actions that come back. What is decided
+here is decided the same way live and offline.
+
+**Two readers.** Each direction has its own ``StreamReader`` and restarts at its own byte, never because of the other:
+the server's stream right behind the ``>`` of proceed, success or compressed; the client's at an XML declaration or at
+a start tag with the root's name, because clients pipeline and send the next header before they have seen the answer.
+
+**Two ways of feeding.** Until the session is established the bytes go in piece by piece, each up to a ``>``: so the
+end of every element is known to the byte, which the boundaries of TLS and restarts depend on. After that a chunk goes
+in whole; the usual chunk costs one parse and one ``Forward``.
+
+**Order.** Observations come before the ``Forward`` of the bytes that made them. A chunk that ends the session is not
+forwarded from the piece on that was refused.
+
+**TLS.** ``<starttls/>`` pauses the client before the server can answer; ``<proceed/>`` pauses the server. What stands
+behind either is an injection. When TLS is up on both legs nothing learnt in clear is left but the count of attempts,
+the name budget and the byte totals.
+
+**The end.** A direction that ended behind its closing tag leaves the other open for ``close_seconds_max``; any other
+end is passed on at once and in kind, because an invented clean end would destroy a resumable session (XEP-0198).
+
+Component and s2s streams, legacy and SASL2 logins are recognised as far as is needed not to disturb them.
+"""
+
+import enum
+from typing import Final
+
+import attrs
+from lxml import etree
+
+from xproxy.config.stream import StreamLimits, StreamPolicy
+from xproxy.events import EndOfInput, Event, Level, Side
+from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
+from xproxy.events.proxy import LimitReached
+from xproxy.events.session import BindFailed, ResourceBound, SessionEstablished, SessionResumed, SmAnomaly
+from xproxy.events.stanza import RequestFacts, StanzaError, StanzaRelayed
+from xproxy.events.stream import (
+    InspectionLost,
+    LossScope,
+    RedirectOffered,
+    RestartReason,
+    StreamClosed,
+    StreamError,
+    StreamOpened,
+    StreamRestarted,
+    StreamViolation,
+)
+from xproxy.events.tls import StarttlsInjection, StarttlsRefused, StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.jid import Jid, JidError
+from xproxy.xmpp import auth, negotiate, ns
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName
+from xproxy.xmpp.auth import Authentication
+from xproxy.xmpp.pending import PendingRequests
+from xproxy.xmpp.redact import safe_name, skeleton
+from xproxy.xmpp.sm import StreamManagement, unsigned
+from xproxy.xmpp.stanza import element_text, read_error, stanza_facts
+from xproxy.xmpp.stream import (
+    FirstLevelElement,
+    Item,
+    NameBudget,
+    Severity,
+    StreamEnd,
+    StreamHeader,
+    StreamLimit,
+    StreamReader,
+    Violation,
+    pieces,
+)
+
+_ROOT: Final = f"{{{ns.STREAMS}}}stream"
+_STREAM_ERROR: Final = f"{{{ns.STREAMS}}}error"
+_STREAM_ERROR_CONDITION: Final = f"{{{ns.STREAM_ERRORS}}}"
+_BIND: Final = f"{{{ns.BIND}}}bind"
+_BIND_JID: Final = f"{{{ns.BIND}}}jid"
+_BIND_RESOURCE: Final = f"{{{ns.BIND}}}resource"
+_COMPRESSED: Final = f"{{{ns.COMPRESS}}}compressed"
+_SASL2_SUCCESS: Final = f"{{{ns.SASL2}}}success"
+_IQ_AUTH: Final = "{jabber:iq:auth}query"  # XEP-0078
+_COMPONENT_HANDSHAKE: Final = f"{{{ns.COMPONENT}}}handshake"
+_DIALBACK_RESULT: Final = f"{{{ns.DIALBACK}}}result"
+_SASL2_BOUND: Final = "{urn:xmpp:bind:0}bound"  # XEP-0386
+_RESUMED: Final = tuple(f"{{{namespace}}}resumed" for namespace in ns.SM)
+_TOO_HIGH: Final = "handled-count-too-high"
+_TOO_HIGH_NAMES: Final = frozenset(f"{{{namespace}}}{_TOO_HIGH}" for namespace in ns.SM)
+
+_STANZAS: Final = {f"{{{content}}}{kind}": kind for content in ns.CONTENT for kind in ns.STANZA_KINDS}
+_NS_PER_SECOND: Final = 1_000_000_000
+
+
+class Phase(enum.Enum):
+    """How far a session has come."""
+
+    NEGOTIATING = "negotiating"  # streams, features, login, binding; in clear or inside TLS
+    STARTTLS_ASKED = "starttls-asked"  # the client is paused, the server has the word
+    SECURING = "securing"  # both legs paused, handshakes under way
+    ESTABLISHED = "established"  # stanzas flow
+    CLOSING = "closing"  # one peer ended behind its closing tag
+    CLOSED = "closed"  # the relay was told to close
+
+
+class _Step(enum.Enum):
+    ASK_TLS = enum.auto()
+    PROCEED = enum.auto()
+    REFUSE_TLS = enum.auto()
+    SECURED = enum.auto()
+    READY = enum.auto()
+    HALF_ENDED = enum.auto()
+    CLOSE = enum.auto()
+
+
+# What may follow what. A pair that is not here is a bug of ours, not a peer's oddity.
+_NEXT: Final = {
+    (Phase.NEGOTIATING, _Step.ASK_TLS): Phase.STARTTLS_ASKED,
+    (Phase.STARTTLS_ASKED, _Step.PROCEED): Phase.SECURING,
+    (Phase.STARTTLS_ASKED, _Step.REFUSE_TLS): Phase.NEGOTIATING,
+    (Phase.SECURING, _Step.SECURED): Phase.NEGOTIATING,
+    (Phase.NEGOTIATING, _Step.READY): Phase.ESTABLISHED,
+    (Phase.NEGOTIATING, _Step.HALF_ENDED): Phase.CLOSING,
+    (Phase.STARTTLS_ASKED, _Step.HALF_ENDED): Phase.CLOSING,
+    (Phase.ESTABLISHED, _Step.HALF_ENDED): Phase.CLOSING,
+    **{(phase, _Step.CLOSE): Phase.CLOSED for phase in Phase},
+}
+
+
+class _Direction:
+    """What one side has sent so far."""
+
+    __slots__ = (
+        "bytes",
+        "closing_tag",
+        "content",
+        "end",
+        "errors",
+        "last_at_ns",
+        "last_name",
+        "opaque",
+        "opened",
+        "reader",
+        "restarting",
+        "side",
+        "stanzas",
+    )
+
+    def __init__(self, side: Side, reader: StreamReader) -> None:
+        self.side = side
+        self.reader = reader
+        self.bytes = 0
+        self.stanzas = 0
+        self.errors = 0
+        self.content: str | None = None  # the content namespace (RFC 6120 section 4.8.2)
+        self.opened = False  # a header was seen since the connection or TLS began
+        self.restarting: RestartReason | None = None  # why the next header is a restart
+        self.opaque = False  # relayed without being looked at
+        self.closing_tag = False
+        self.end: EndOfInput | None = None
+        self.last_name: str | None = None
+        self.last_at_ns = 0
+
+    def totals(self, at_ns: int) -> DirectionTotals:
+        """What ``ConnectionClosed`` says of this direction."""
+        name = self.last_name
+        return DirectionTotals(
+            bytes=self.bytes,
+            stanzas=self.stanzas,
+            errors=self.errors,
+            closing_tag=self.closing_tag,
+            end=self.end,
+            last_element=None if name is None else safe_name(name),
+            last_element_age_ms=None if name is None else (at_ns - self.last_at_ns) // 1_000_000,
+        )
+
+
+@attrs.define
+class _BindRequest:
+    resource: str | None
+    at_ns: int
+
+
+class Session:
+    """The core of one session. Not thread-safe; anything it raises is a bug."""
+
+    def __init__(self, *, limits: StreamLimits, policy: StreamPolicy, mode: LegMode, at_ns: int) -> None:
+        """Begin a session that was accepted at ``at_ns``.
+
+        With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``.
+        """
+        names = NameBudget(limits)
+        self._names = names
+        self._policy = policy
+        self._debug = policy.debug_events
+        self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
+        self._server = _Direction(Side.SERVER, StreamReader(limits=limits, names=names))
+        self._phase = Phase.SECURING if mode is LegMode.DIRECT_TLS else Phase.NEGOTIATING
+        self._begun_at_ns = at_ns
+        self._auth = Authentication(server_text=policy.server_text)
+        self._sm = StreamManagement(
+            key=policy.correlation_key,
+            sent_by_client=lambda: self._client.stanzas,
+            sent_by_server=lambda: self._server.stanzas,
+        )
+        self._pending = PendingRequests(limits.pending_requests_max)
+        self._bind: _BindRequest | None = None
+        self._features: negotiate.Features | None = None
+        self._secure = False
+        self._verified_name: str | None = None  # the name the server's certificate was compared with
+        self._stream_error = False
+        self._cause: CloseCause | None = None
+        self._initiator: Side | None = None
+        self._first_closing: Side | None = None  # whose closing tag came first
+        self._turn: list[Action] = []  # what this input made us observe ...
+        self._then: list[Action] = []  # ... and what follows its bytes
+        self.domain: str | None = policy.domain
+        self.established = False  # fast feeding and full name allowance from here on
+        self.next_tick_ns: int | None = at_ns + int(policy.negotiation_seconds_max * _NS_PER_SECOND)
+
+    # Inputs ----------------------------------------------------------------------------------------------------
+
+    def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
+        """Take ``data``, read from ``side`` at ``at_ns`` (UTC ns), and say what to do."""
+        direction = self._client if side is Side.CLIENT else self._server
+        direction.bytes += len(data)
+        if self._phase is Phase.CLOSED:
+            return []
+        if direction.opaque:
+            return [Forward(data)]
+        if not self.established:
+            return self._receive_exactly(direction, data, at_ns)
+        items = direction.reader.feed(data)
+        if not items:
+            return [Forward(data)]
+        for item in items:
+            self._item(direction, item, at_ns)
+            if self._phase is Phase.CLOSED:
+                return self._taken()
+        if not self._turn:  # the usual chunk: nothing to say about it
+            return [Forward(data)]
+        return self._taken(data)
+
+    def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
+        """TLS is up on the leg that ``facts`` name; the server leg is reported first."""
+        assert self._phase is Phase.SECURING, self._phase
+        self._observe(facts)
+        self._auth.secured(facts)
+        if facts.leg is Side.SERVER:
+            self._verified_name = facts.server_name
+        else:
+            self._begin_inside_tls()
+            self._step(_Step.SECURED)
+        return self._taken()
+
+    def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
+        """A handshake failed, or the server's certificate does not cover the stream's ``to``."""
+        self._observe(failure)
+        self._close(CloseCause.TLS_FAILED, failure.leg, EndOfInput.TRUNCATED)
+        return self._taken()
+
+    def end_of_input(self, side: Side, how: EndOfInput, at_ns: int) -> list[Action]:
+        """``side`` will send no more. Told a second time of the same side, it is gone altogether."""
+        direction = self._client if side is Side.CLIENT else self._server
+        other = self._server if side is Side.CLIENT else self._client
+        again = direction.end is not None
+        direction.end = direction.end or how
+        if self._phase is Phase.CLOSED:
+            return []
+        if direction.closing_tag and not again and not other.closing_tag and other.end is None:
+            if self._phase is not Phase.CLOSING:
+                self._step(_Step.HALF_ENDED)
+            self.next_tick_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
+            return []
+        self._close(self._cause_of_end(direction, other), self._first_closing or side, how)
+        return self._taken()
+
+    def tick(self, at_ns: int) -> list[Action]:
+        """The time ``next_tick_ns`` has come."""
+        if self.next_tick_ns is None or at_ns < self.next_tick_ns or self._phase is Phase.CLOSED:
+            return []
+        self.next_tick_ns = None
+        if self._phase is Phase.CLOSING:
+            cause = CloseCause.STREAM_ERROR if self._stream_error else CloseCause.STREAM_CLOSED
+            self._close(cause, self._first_closing, EndOfInput.TRUNCATED)
+        else:
+            self._close(CloseCause.NEGOTIATION_TIMEOUT, None, EndOfInput.TRUNCATED)
+        return self._taken()
+
+    def close(self, cause: CloseCause, at_ns: int) -> list[Action]:
+        """The proxy ends the session."""
+        if self._phase is not Phase.CLOSED:
+            self._close(cause, None, EndOfInput.TRUNCATED)
+        return self._taken()
+
+    def closed(self, at_ns: int) -> ConnectionClosed:
+        """Both legs are gone: the last record of the session."""
+        return ConnectionClosed(
+            initiator=self._initiator,
+            cause=self._cause or CloseCause.INTERNAL_ERROR,
+            duration_ns=at_ns - self._begun_at_ns,
+            from_client=self._client.totals(at_ns),
+            from_server=self._server.totals(at_ns),
+        )
+
+    @property
+    def phase(self) -> Phase:
+        """How far the session has come."""
+        return self._phase
+
+    # Feeding until the session is established -------------------------------------------------------------------
+
+    def _receive_exactly(self, direction: _Direction, data: bytes, at_ns: int) -> list[Action]:
+        reader = direction.reader
+        done = 0
+        for piece in pieces(data):
+            if direction.opened and reader.opens_stream(piece):
+                self._restart_by_peer(direction)
+            for item in reader.feed(piece):
+                self._item(direction, item, at_ns)
+                if self._phase is Phase.CLOSED:
+                    return self._taken(data[:done])
+            done += len(piece)
+            if self._phase is Phase.STARTTLS_ASKED and direction is self._client:
+                return self._hold_client(data, done)
+            if self._phase is Phase.SECURING:
+                return self._hold_server(data, done)
+            if self.established or direction.opaque:  # the rest goes the fast way
+                actions = self._taken(data[:done])
+                if done < len(data):
+                    direction.bytes -= len(data) - done
+                    actions += self.receive(direction.side, data[done:], at_ns)
+                return actions
+        return self._taken(data)
+
+    def _hold_client(self, data: bytes, done: int) -> list[Action]:
+        """Behind ``<starttls/>``: a little whitespace goes on to the server, anything else is an injection."""
+        leftover = data[done:]
+        tolerated = negotiate.is_tolerated_behind_starttls(leftover)
+        self._observe(StarttlsRequested(trailing_whitespace=len(leftover) if tolerated else 0))
+        if not tolerated:
+            return self._injected(Side.CLIENT, len(leftover))
+        self._then.append(Pause(Side.CLIENT))
+        return self._taken(data)
+
+    def _hold_server(self, data: bytes, done: int) -> list[Action]:
+        """Behind ``<proceed/>`` there must be nothing at all."""
+        if done < len(data):
+            return self._injected(Side.SERVER, len(data) - done)
+        self._then += [Pause(Side.SERVER), StartTls(domain=self.domain)]
+        return self._taken(data)
+
+    def _injected(self, sent_by: Side, octets: int) -> list[Action]:
+        """Neither parse nor forward what was smuggled in (CVE-2011-0411), nor the chunk it came in."""
+        self._observe(StarttlsInjection(sent_by=sent_by, octets=octets))
+        self._close(CloseCause.STARTTLS_INJECTION, sent_by, EndOfInput.TRUNCATED)
+        return self._taken()
+
+    # What the readers saw --------------------------------------------------------------------------------------
+
+    def _item(self, direction: _Direction, item: Item, at_ns: int) -> None:
+        match item:
+            case FirstLevelElement():
+                self._element(direction, item, at_ns)
+            case StreamHeader():
+                self._header(direction, item)
+            case StreamEnd():
+                direction.closing_tag = True
+                self._first_closing = self._first_closing or direction.side
+                self._observe(StreamClosed(sent_by=direction.side))
+            case Violation():
+                self._violation(direction, item)
+            case StreamLimit():
+                self._limit(direction, item)
+
+    def _header(self, direction: _Direction, header: StreamHeader) -> None:
+        side = direction.side
+        to, from_ = header.attributes.get("to"), header.attributes.get("from")
+        if header.name != _ROOT:
+            self._observe(StreamViolation(sent_by=side, kind="not-a-stream", offset=header.offset))
+            self._close(CloseCause.STREAM_VIOLATION, side, EndOfInput.TRUNCATED)
+            return
+        if direction.opened:
+            pipelined = side is Side.CLIENT and self._auth.in_progress
+            reason = direction.restarting or RestartReason.PEER
+            self._observe(StreamRestarted(sent_by=side, reason=reason, pipelined=pipelined, to=to, from_=from_))
+        else:
+            self._observe(
+                StreamOpened(
+                    sent_by=side,
+                    to=to,
+                    from_=from_,
+                    has_id="id" in header.attributes,
+                    version=header.attributes.get("version"),
+                    lang=header.attributes.get("{http://www.w3.org/XML/1998/namespace}lang"),
+                    content_namespace=header.namespaces.get(None),
+                    xml_declaration=header.xml_declaration,
+                )
+            )
+        direction.opened = True
+        direction.content = header.namespaces.get(None)
+        direction.restarting = None
+        direction.closing_tag = False
+        if side is Side.CLIENT:
+            self.domain = to or self._policy.domain
+            if self._secure and to and to != self._verified_name:
+                # The certificate was judged by the SNI; the stream is for another name (RFC 6120 section 13.7.2).
+                self._verified_name = to
+                self._now(VerifyName(to))
+
+    def _restart_by_peer(self, direction: _Direction) -> None:
+        """A header at an element boundary replaces the stream of its direction (RFC 6120 section 4.3.3)."""
+        if direction.restarting is None and (self._auth.in_progress or self._auth.succeeded):
+            direction.restarting = RestartReason.SASL
+        direction.reader.restart()
+
+    def _violation(self, direction: _Direction, item: Violation) -> None:
+        side, kind = direction.side, item.kind.value
+        self._observe(StreamViolation(sent_by=side, kind=kind, offset=item.offset))
+        if item.severity is Severity.NOTE:
+            return
+        scope = LossScope.ELEMENT if item.severity is Severity.ELEMENT else LossScope.STREAM
+        self._lost(direction, scope, kind, item.offset, item.octets)
+
+    def _lost(
+        self, direction: _Direction, scope: LossScope, reason: str, offset: int, octets: int | None = None
+    ) -> None:
+        """Something was not inspected. Before the session is established nobody is relayed blindly."""
+        if not self.established:
+            policy = "close"
+        elif scope is LossScope.ELEMENT:
+            policy = "relay"
+        elif direction is self._client:
+            policy = self._policy.on_inspection_lost_client
+        else:
+            policy = self._policy.on_inspection_lost_server
+        self._observe(
+            InspectionLost(
+                sent_by=direction.side, scope=scope, reason=reason, offset=offset, octets=octets, policy=policy
+            )
+        )
+        if policy == "close":
+            self._close(CloseCause.INSPECTION_LOST, direction.side, EndOfInput.TRUNCATED)
+        elif scope is LossScope.STREAM:
+            direction.opaque = True
+
+    def _limit(self, direction: _Direction, item: StreamLimit) -> None:
+        self._observe(
+            LimitReached(
+                limit=item.limit, value=item.value, sent_by=direction.side, offset=item.offset, closes=item.closes
+            )
+        )
+        if item.closes:
+            self._close(CloseCause.LIMIT_REACHED, None, EndOfInput.TRUNCATED)
+
+    # First-level elements --------------------------------------------------------------------------------------
+
+    def _element(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
+        element = item.element
+        name: str = element.tag
+        direction.last_name = name
+        direction.last_at_ns = at_ns
+        kind = _STANZAS.get(name)
+        if kind is None:
+            self._nonza(direction, item, name, at_ns)
+            return
+        direction.stanzas += 1
+        is_error = element.get("type") == "error"
+        if is_error:
+            direction.errors += 1
+        if kind == "iq":
+            self._iq(direction, item, at_ns)
+        else:
+            if is_error:
+                self._stanza_error(direction, item, at_ns)
+            elif self._debug:
+                self._relayed(direction, item)
+            if not self.established and direction is self._server:
+                self._ready("observed", None, at_ns)  # only a live session is sent messages and presence
+
+    def _iq(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
+        element = item.element
+        type_ = element.get("type")
+        if type_ in ("get", "set"):
+            if not self.established and direction is self._client:
+                bind = element.find(_BIND)
+                if bind is not None:
+                    resource = bind.find(_BIND_RESOURCE)
+                    self._bind = _BindRequest(None if resource is None else element_text(resource) or None, at_ns)
+            self._pending.sent(direction.side, element, at_ns)
+            if self._debug:
+                self._relayed(direction, item)
+            return
+        request = self._pending.answered(direction.side, element, at_ns)
+        if not self.established and direction is self._server and self._login_iq(item, request, at_ns):
+            return
+        if type_ == "error":
+            self._stanza_error(direction, item, at_ns, request)
+        elif self._debug:
+            self._relayed(direction, item, request)
+
+    def _login_iq(self, item: FirstLevelElement, request: RequestFacts | None, at_ns: int) -> bool:
+        """The server answers binding or a legacy login; tell whether this record says all there is to say."""
+        element = item.element
+        if request is not None and request.payload == _IQ_AUTH and request.type == "set":
+            if element.get("type") == "result":
+                self._ready("iq-auth", None, at_ns)
+            return False
+        bind = element.find(_BIND)
+        if self._bind is None or (bind is None and (request is None or request.payload != _BIND)):
+            return False
+        asked, self._bind = self._bind, None
+        if element.get("type") == "error":
+            facts = read_error(element, server_text=self._policy.server_text, sent_by=Side.SERVER)
+            self._observe(
+                BindFailed(
+                    condition=facts.condition,
+                    condition_known=facts.condition_known,
+                    resource_requested=asked.resource,
+                    text=facts.text,
+                    text_bytes=facts.text_bytes,
+                )
+            )
+            return True
+        jid = _jid(bind.find(_BIND_JID) if bind is not None else None)
+        if jid is None:
+            return False
+        self._observe(ResourceBound(jid=jid, resource_requested=asked.resource, duration_ns=at_ns - asked.at_ns))
+        self._ready("bind", jid, at_ns)
+        return True
+
+    def _stanza_error(
+        self, direction: _Direction, item: FirstLevelElement, at_ns: int, request: RequestFacts | None = None
+    ) -> None:
+        facts = read_error(item.element, server_text=self._policy.server_text, sent_by=direction.side)
+        self._observe(
+            StanzaError(
+                sent_by=direction.side,
+                stanza=stanza_facts(item.element, item.octets, self._policy.correlation_key),
+                type=facts.type,
+                condition=facts.condition,
+                condition_known=facts.condition_known,
+                by=facts.by,
+                code=facts.code,
+                application_conditions=facts.application_conditions,
+                text=facts.text,
+                text_bytes=facts.text_bytes,
+                request=request,
+                skeleton=skeleton(item.element),
+            )
+        )
+
+    def _relayed(self, direction: _Direction, item: FirstLevelElement, answers: RequestFacts | None = None) -> None:
+        facts = stanza_facts(item.element, item.octets, self._policy.correlation_key)
+        self._observe(StanzaRelayed(sent_by=direction.side, stanza=facts, answers=answers))
+
+    def _nonza(self, direction: _Direction, item: FirstLevelElement, name: str, at_ns: int) -> None:
+        """A first-level element that is no stanza."""
+        namespace, _, local = name.rpartition("}")
+        namespace = namespace[1:]
+        if namespace in ns.SM:
+            self._stream_management(direction, local, item.element, at_ns)
+        elif name == _STREAM_ERROR:
+            self._stream_error_seen(direction, item.element)
+        elif name == _COMPRESSED and direction is self._server:
+            self._unreadable("compression", item.offset)
+        elif self.established:
+            if self._debug:
+                self._relayed(direction, item)
+        elif direction is self._client:
+            self._client_nonza(name, item.element, at_ns)
+        else:
+            self._server_nonza(name, item, at_ns)
+
+    def _client_nonza(self, name: str, element: etree._Element, at_ns: int) -> None:
+        if name == negotiate.STARTTLS and not self._secure and self._phase is Phase.NEGOTIATING:
+            self._step(_Step.ASK_TLS)
+        elif name == auth.AUTH:
+            starttls = self._features is not None and self._features.starttls_offered
+            self._observe_all(self._auth.auth(element, at_ns, clear=not self._secure, starttls_offered=starttls))
+        elif name == auth.RESPONSE:
+            self._observe_all(self._auth.response(element))
+        elif name == auth.ABORT:
+            self._observe_all(self._auth.abort(at_ns))
+
+    def _server_nonza(self, name: str, item: FirstLevelElement, at_ns: int) -> None:
+        element = item.element
+        if self._phase is Phase.STARTTLS_ASKED and name != negotiate.FEATURES:
+            if name == negotiate.PROCEED:
+                self._step(_Step.PROCEED)
+                return
+            self._refused(safe_name(name))
+        if name == negotiate.PROCEED:
+            self._observe(StreamViolation(sent_by=Side.SERVER, kind="proceed-without-starttls", offset=item.offset))
+        elif name == negotiate.FEATURES:
+            features = self._features = negotiate.read_features(element)
+            self._observe(features.seen)
+            self._auth.offered(features.offered)
+            if features.offered is not None:
+                self._observe(features.offered)
+        elif name == auth.CHALLENGE:
+            self._observe_all(self._auth.challenge(element))
+        elif name == auth.SUCCESS:
+            self._logged_in(item, at_ns)
+        elif name == auth.FAILURE:
+            self._observe_all(self._auth.failure(element, at_ns))
+        elif name == _SASL2_SUCCESS:
+            self._names.logged_in()
+            if any(element.iter(_SASL2_BOUND, *_RESUMED)):
+                self._ready("sasl2", None, at_ns)
+        elif name == _COMPONENT_HANDSHAKE:
+            self._ready("component", None, at_ns)
+        elif name == _DIALBACK_RESULT and element.get("type") == "valid":
+            self._ready("dialback", None, at_ns)
+
+    def _refused(self, answer: str) -> None:
+        """Anything but proceed leaves the stream in clear (RFC 6120 section 5.4.2.2); the client is read again."""
+        self._observe(StarttlsRefused(answer=answer))
+        self._step(_Step.REFUSE_TLS)
+        self._then.append(Resume(Side.CLIENT))
+
+    def _logged_in(self, item: FirstLevelElement, at_ns: int) -> None:
+        """Both directions restart now (section 6.4.6): the server's at this byte, the client's where it says so."""
+        self._observe_all(self._auth.success(at_ns))
+        self._names.logged_in()
+        self._server.restarting = RestartReason.SASL
+        self._server.reader.restart()
+        if self._auth.security_layer:
+            self._unreadable("security-layer", item.offset)
+        elif self._client.content == ns.SERVER:
+            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
+
+    def _stream_management(self, direction: _Direction, local: str, element: etree._Element, at_ns: int) -> None:
+        if direction is self._client:
+            self._observe_all(self._sm.from_client(local, element, at_ns))
+            return
+        events = self._sm.from_server(local, element, at_ns, before_tls=not self._secure)
+        self._observe_all(events)
+        if not self.established and any(isinstance(event, SessionResumed) for event in events):
+            self._ready("resume", None, at_ns)
+
+    def _stream_error_seen(self, direction: _Direction, element: etree._Element) -> None:
+        facts = _read_stream_error(element)
+        from_server = direction is self._server
+        self._stream_error = True
+        self._observe(
+            StreamError(
+                sent_by=direction.side,
+                condition=facts.condition,
+                condition_known=facts.condition in ns.STREAM_CONDITIONS,
+                application_condition=facts.application_condition,
+                text=facts.text if from_server and self._policy.server_text and facts.text else None,
+                text_bytes=len(facts.text.encode("utf-8", "surrogatepass")),
+            )
+        )
+        if from_server and self._phase is Phase.STARTTLS_ASKED:
+            self._refused(_STREAM_ERROR)
+        if facts.condition == "see-other-host" and from_server:
+            target = RedirectOffered(mechanism="see-other-host", target=facts.other_host, before_tls=not self._secure)
+            self._observe(target)
+        if facts.too_high is not None:
+            handled, sent = facts.too_high
+            self._observe(SmAnomaly(sent_by=direction.side.other, kind=_TOO_HIGH, handled=handled, sent=sent))
+
+    def _unreadable(self, reason: str, offset: int) -> None:
+        """Both peers agreed on something we cannot read: from here on bytes pass unseen, loudly."""
+        policy = self._policy.on_inspection_lost_server
+        for direction in (self._server, self._client):
+            self._observe(
+                InspectionLost(
+                    sent_by=direction.side,
+                    scope=LossScope.STREAM,
+                    reason=reason,
+                    offset=offset if direction is self._server else direction.reader.offset,
+                    octets=None,
+                    policy=policy,
+                )
+            )
+            direction.opaque = policy == "relay"
+        if policy == "close":
+            self._close(CloseCause.INSPECTION_LOST, Side.SERVER, EndOfInput.TRUNCATED)
+        else:
+            self.next_tick_ns = None  # a deadline needs eyes
+
+    # Steps -----------------------------------------------------------------------------------------------------
+
+    def _ready(self, how: str, jid: Jid | None, at_ns: int) -> None:
+        """Stanzas may flow. Chunks go in whole from here on."""
+        if self._phase is not Phase.NEGOTIATING:
+            return
+        self._step(_Step.READY)
+        self._names.logged_in()
+        self.established = True
+        self.next_tick_ns = None
+        self._observe(SessionEstablished(how=how, jid=jid, duration_ns=at_ns - self._begun_at_ns))
+
+    def _begin_inside_tls(self) -> None:
+        """Nothing learnt in clear survives (RFC 6120 section 5.4.3.3)."""
+        self._secure = True
+        self._features = None
+        self._bind = None
+        self._auth.forget()
+        self._pending.clear()
+        for direction in (self._client, self._server):
+            direction.reader.restart()
+            direction.opened = False
+            direction.restarting = None
+            direction.closing_tag = False
+
+    def _step(self, step: _Step) -> None:
+        self._phase = _NEXT[self._phase, step]
+
+    def _close(self, cause: CloseCause, initiator: Side | None, how: EndOfInput) -> None:
+        self._step(_Step.CLOSE)
+        self._cause = cause
+        self._initiator = initiator
+        self.next_tick_ns = None
+        self._then.append(Close(cause=cause, initiator=initiator, how=how))
+
+    def _cause_of_end(self, direction: _Direction, other: _Direction) -> CloseCause:
+        if self._stream_error:
+            return CloseCause.STREAM_ERROR
+        if direction.closing_tag or other.closing_tag:
+            return CloseCause.STREAM_CLOSED
+        return CloseCause.CLIENT_ENDED if direction is self._client else CloseCause.SERVER_ENDED
+
+    def _observe(self, event: Event) -> None:
+        if self._debug or event.level > Level.DEBUG:
+            self._turn.append(Observe(event))
+
+    def _observe_all(self, events: list[Event]) -> None:
+        for event in events:
+            self._observe(event)
+
+    def _now(self, action: Action) -> None:
+        """``action`` has its place among the observations, before the bytes."""
+        self._turn.append(action)
+
+    def _taken(self, data: bytes = b"") -> list[Action]:
+        """The turn's actions in order: observations, the bytes, what follows them."""
+        actions = self._turn
+        if data:
+            actions.append(Forward(data))
+        actions += self._then
+        self._turn = []
+        self._then = []
+        return actions
+
+
+@attrs.frozen(kw_only=True)
+class _StreamErrorFacts:
+    condition: str
+    application_condition: str | None
+    text: str
+    other_host: str
+    too_high: tuple[int | None, int | None] | None
+
+
+def _read_stream_error(element: etree._Element) -> _StreamErrorFacts:
+    """RFC 6120 section 4.9.2; a missing condition is ``""``."""
+    condition, application, text, other_host = "", None, "", ""
+    too_high: tuple[int | None, int | None] | None = None
+    for child in element:
+        name = child.tag
+        if not isinstance(name, str):
+            continue
+        if name == f"{_STREAM_ERROR_CONDITION}text":
+            text = element_text(child)
+        elif name.startswith(_STREAM_ERROR_CONDITION):
+            condition = condition or name.removeprefix(_STREAM_ERROR_CONDITION)
+            if condition == "see-other-host":
+                other_host = element_text(child)
+        else:
+            application = application or safe_name(name)
+            if name in _TOO_HIGH_NAMES:
+                too_high = (unsigned(child.get("h")), unsigned(child.get("send-count")))
+    return _StreamErrorFacts(
+        condition=condition,
+        application_condition=application,
+        text=text,
+        other_host=other_host,
+        too_high=too_high,
+    )
+
+
+def _jid(element: etree._Element | None) -> Jid | None:
+    if element is None:
+        return None
+    try:
+        return Jid.from_text(element_text(element))
+    except JidError:
+        return None

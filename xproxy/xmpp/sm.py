@@ -1,0 +1,160 @@
+"""Stream management (XEP-0198): enabling, resuming, and whether the counters add up.
+
+The stream id is a bearer secret: whoever has it and the account may take over the session. It is hashed with the
+installation's key where it is read, and only the hash goes on.
+
+A side's *sent* count starts at ``<enable/>`` for the client and ``<enabled/>`` for the server (section 4), and after
+a resumption at what the other side says it has handled (section 5). Counters wrap at 2^32.
+"""
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+from lxml import etree
+
+from xproxy.events import Event, Side
+from xproxy.events.session import SessionResumed, SessionResumeFailed, SmAnomaly, SmEnabled
+from xproxy.events.stream import RedirectOffered
+from xproxy.xmpp import ns
+from xproxy.xmpp.stanza import keyed_hash
+
+_WRAP: Final = 2**32
+_TRUE: Final = frozenset({"true", "1"})
+_STANZA_ERROR: Final = f"{{{ns.STANZA_ERRORS}}}"
+
+
+class _Asked(enum.Enum):
+    NOTHING = enum.auto()
+    ENABLE = enum.auto()
+    RESUME = enum.auto()
+
+
+@attrs.define
+class _Counter:
+    """What one side has sent since management began: stanzas now minus ``base``."""
+
+    stanzas: Callable[[], int]
+    base: int | None = None
+
+    def start(self, already: int = 0) -> None:
+        self.base = self.stanzas() - already
+
+    @property
+    def sent(self) -> int | None:
+        return None if self.base is None else self.stanzas() - self.base
+
+
+class StreamManagement:
+    """The XEP-0198 dialogue of one connection."""
+
+    def __init__(self, *, key: bytes, sent_by_client: Callable[[], int], sent_by_server: Callable[[], int]) -> None:
+        """``sent_by_*`` tell how many stanzas a side has sent so far on this connection."""
+        self._key = key
+        self._counters = {Side.CLIENT: _Counter(sent_by_client), Side.SERVER: _Counter(sent_by_server)}
+        self._asked = _Asked.NOTHING
+        self._previous: str | None = None  # hash of the id the client wants to resume
+        self._client_handled: int | None = None
+        self._asked_at_ns = 0
+        self.resumed = False
+
+    def from_client(self, name: str, element: etree._Element, at_ns: int) -> list[Event]:
+        """``name`` is the local name of an element in an SM namespace."""
+        match name:
+            case "enable":
+                self._asked = _Asked.ENABLE
+                self._counters[Side.CLIENT].start()
+            case "resume":
+                self._asked = _Asked.RESUME
+                self._asked_at_ns = at_ns
+                self._previous = self._hash(element.get("previd"))
+                self._client_handled = unsigned(element.get("h"))
+            case "a":
+                return self._acknowledged(Side.CLIENT, element)
+        return []
+
+    def from_server(self, name: str, element: etree._Element, at_ns: int, *, before_tls: bool) -> list[Event]:
+        """The server's half of the dialogue."""
+        match name:
+            case "enabled":
+                return self._enabled(element, before_tls=before_tls)
+            case "resumed":
+                return self._resumed(element, at_ns)
+            case "failed":
+                return self._failed(element)
+            case "a":
+                return self._acknowledged(Side.SERVER, element)
+        return []
+
+    def _enabled(self, element: etree._Element, *, before_tls: bool) -> list[Event]:
+        events: list[Event] = []
+        if self._asked is not _Asked.ENABLE:
+            events.append(SmAnomaly(sent_by=Side.SERVER, kind="unexpected-answer", handled=None, sent=None))
+        self._asked = _Asked.NOTHING
+        self._counters[Side.SERVER].start()
+        location = element.get("location")
+        resumable = element.get("resume") in _TRUE
+        enabled = SmEnabled(
+            id_hash=self._hash(element.get("id")) if resumable else None,
+            resumable=resumable,
+            max_seconds=unsigned(element.get("max")),
+            has_location=location is not None,
+        )
+        events.append(enabled)
+        if location:
+            events.append(RedirectOffered(mechanism="sm-location", target=location, before_tls=before_tls))
+        return events
+
+    def _resumed(self, element: etree._Element, at_ns: int) -> list[Event]:
+        if self._asked is not _Asked.RESUME or self._previous is None:
+            return [SmAnomaly(sent_by=Side.SERVER, kind="unexpected-answer", handled=None, sent=None)]
+        self._asked = _Asked.NOTHING
+        handled = unsigned(element.get("h"))
+        self._counters[Side.CLIENT].start(handled or 0)
+        self._counters[Side.SERVER].start(self._client_handled or 0)
+        self.resumed = True
+        return [
+            SessionResumed(
+                id_hash=self._previous,
+                client_handled=self._client_handled,
+                server_handled=handled,
+                duration_ns=at_ns - self._asked_at_ns,
+            )
+        ]
+
+    def _failed(self, element: etree._Element) -> list[Event]:
+        condition = next(
+            (
+                child.tag.removeprefix(_STANZA_ERROR)
+                for child in element
+                if isinstance(child.tag, str) and child.tag.startswith(_STANZA_ERROR)
+            ),
+            None,
+        )
+        asked, self._asked = self._asked, _Asked.NOTHING
+        handled = unsigned(element.get("h"))
+        if asked is _Asked.RESUME:
+            return [SessionResumeFailed(id_hash=self._previous, condition=condition, server_handled=handled)]
+        kind = "enable-failed" if asked is _Asked.ENABLE else "unexpected-answer"
+        return [SmAnomaly(sent_by=Side.SERVER, kind=kind, handled=handled, sent=None, condition=condition)]
+
+    def _acknowledged(self, by: Side, element: etree._Element) -> list[Event]:
+        """``by`` says how many stanzas of the other side it has handled (section 4)."""
+        handled, sent = unsigned(element.get("h")), self._counters[by.other].sent
+        if handled is None:
+            return [SmAnomaly(sent_by=by, kind="h-invalid", handled=None, sent=sent)]
+        if sent is not None and (sent - handled) % _WRAP >= _WRAP // 2:
+            return [SmAnomaly(sent_by=by, kind="handled-count-too-high", handled=handled, sent=sent)]
+        return []
+
+    def _hash(self, value: str | None) -> str | None:
+        return keyed_hash(self._key, "sm", value) if value else None
+
+
+def unsigned(text: str | None) -> int | None:
+    """Parse an xs:unsignedInt (XEP-0198 section 4); None for anything else."""
+    if text is None or not text.isascii() or not text.strip().isdecimal() or len(text) > 16:
+        return None
+    value = int(text)
+    return value if value < _WRAP else None
