@@ -1,5 +1,6 @@
 """[log]: where records go and which are shown."""
 
+from pathlib import Path
 from typing import Literal
 
 import attrs
@@ -11,10 +12,12 @@ from xproxy.config.setting import setting
 class LogSettings:
     """Where records go and which of them."""
 
-    path: str = setting(
-        "-",
-        "path or -",
-        "-: standard output; a path: JSON Lines are appended there (0600), and a terminal shows the human view as well",
+    path: Path | None = setting(
+        None,
+        "path",
+        "JSON Lines are appended to this file (0600), a terminal shows the human view as well; "
+        "without it, or with -, records go to standard output",
+        example="/var/log/xproxy/records.jsonl",
     )
     format: Literal["auto", "human", "json"] = setting(
         "auto", "auto, human or json", "what standard output shows; auto: human on a terminal, JSON Lines when piped"

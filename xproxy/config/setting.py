@@ -5,6 +5,9 @@ from typing import Any
 import attrs
 
 
-def setting(default: Any, unit: str, why: str, **kwargs: Any) -> Any:
-    """Return an attrs field with ``default``; ``unit`` and ``why`` are shown by ``xproxy config example``."""
-    return attrs.field(default=default, metadata={"unit": unit, "why": why}, **kwargs)
+def setting(default: Any, unit: str, why: str, *, example: str | None = None, **kwargs: Any) -> Any:
+    """Return an attrs field with ``default``; ``unit`` and ``why`` are shown by ``xproxy config example``.
+
+    ``example`` is what that command shows, commented out, for a key whose default is to be absent.
+    """
+    return attrs.field(default=default, metadata={"unit": unit, "why": why, "example": example}, **kwargs)

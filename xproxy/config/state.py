@@ -27,4 +27,5 @@ class StateSettings:
         attrs.Factory(default_state_directory),
         "directory",
         "made with mode 0700; $STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy",
+        example="/var/lib/xproxy",
     )

@@ -12,7 +12,12 @@ class TlsSettings:
     """The certificate that clients see: the server's own files, or leaves minted by the local CA (STATE/ca.pem)."""
 
     certificate_file: Path | None = setting(
-        None, "PEM file", "the server's real chain, leaf first; with it tls-server-end-point channel binding survives"
+        None,
+        "PEM file",
+        "the server's real chain, leaf first; with it tls-server-end-point channel binding survives",
+        example="/etc/xproxy/cert.pem",
     )
-    key_file: Path | None = setting(None, "PEM file", "the key of certificate_file; both or neither")
+    key_file: Path | None = setting(
+        None, "PEM file", "the key of certificate_file; both or neither", example="/etc/xproxy/key.pem"
+    )
     leaves_max: int = setting(1_000, "certificates", "minted leaves kept in the state directory, one a domain")

@@ -1,0 +1,103 @@
+"""What must hold between settings, and the bounds that a type cannot say."""
+
+from collections.abc import Callable, Container, Iterator
+from typing import Protocol
+
+from xproxy.config.settings import Settings
+from xproxy.errors import ConfigProblem
+
+# libxml2 gives up at 256 and lxml offers no way to ask for more; what is above must still be skipped in time.
+DEPTH_CEILING = 250
+
+
+class Place(Protocol):
+    """Where a key got its value: "xproxy.toml:7", "--cert", "default"."""
+
+    def __call__(self, section: str, key: str) -> str:
+        """Return the place of one key."""
+        ...
+
+
+def check(settings: Settings, place: Place, *, skip: Container[str] = ()) -> Iterator[ConfigProblem]:
+    """Yield what is wrong with settings that are each fine by themselves.
+
+    ``skip``: sections in which a value was refused already; what is left there may be a default nobody asked for.
+    """
+    for section, check_section in _CHECKS.items():
+        if section not in skip:
+            yield from check_section(settings, place)
+
+
+def _check_listen(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    addresses = [address for address in settings.listen.addresses if address.port]
+    for address in sorted({str(a) for a in addresses if addresses.count(a) > 1}):
+        yield ConfigProblem(
+            where=place("listen", "addresses"),
+            message=f"{address} is listed twice",
+            hint="name each address once",
+        )
+
+
+def _check_upstream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    address, domain = settings.upstream.address, settings.upstream.domain
+    if address and not address.port:
+        yield ConfigProblem(
+            where=place("upstream", "address"),
+            message=f"{address} has port 0, which no server listens on",
+            hint=f"write {address.host}:5222",
+        )
+    if address and address in settings.listen.addresses:
+        yield ConfigProblem(
+            where=place("upstream", "address"),
+            message=f"{address} is also listened on: the proxy would connect to itself",
+            hint="give the server another port, or listen on another address",
+        )
+    if domain and ({*domain} & {*"@/ "} or not all(domain.removesuffix(".").split("."))):
+        yield ConfigProblem(
+            where=place("upstream", "domain"),
+            message=f"{domain!r} is no XMPP domain",
+            hint="write the part of the JID after the @, such as example.org",
+        )
+
+
+def _check_certificate(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    if (settings.tls.certificate_file is None) != (settings.tls.key_file is None):
+        has_certificate = settings.tls.certificate_file is not None
+        given, missing = ("certificate_file", "--key FILE") if has_certificate else ("key_file", "--cert FILE")
+        other = "key_file" if has_certificate else "certificate_file"
+        yield ConfigProblem(
+            where=place("tls", given),
+            message=f"a {'certificate' if has_certificate else 'key'} without its "
+            f"{'key' if has_certificate else 'certificate'}",
+            hint=f"add {missing} ({other} in [tls]), or give neither to use the local CA",
+        )
+
+
+def _check_stream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    limits = settings.stream
+    if limits.stanza_bytes_warn > limits.stanza_bytes_max:
+        yield ConfigProblem(
+            where=place("stream", "stanza_bytes_warn"),
+            message=f"{limits.stanza_bytes_warn} is above stanza_bytes_max ({limits.stanza_bytes_max})",
+            hint="the warning must come first",
+        )
+    if limits.depth_max > DEPTH_CEILING:
+        yield ConfigProblem(
+            where=place("stream", "depth_max"),
+            message=f"{limits.depth_max} is out of range",
+            hint=f"at most {DEPTH_CEILING}: the XML parser itself stops at 256",
+        )
+    if limits.names_before_login_max > limits.names_max:
+        yield ConfigProblem(
+            where=place("stream", "names_before_login_max"),
+            message=f"{limits.names_before_login_max} is above names_max ({limits.names_max})",
+            hint="a stranger may not introduce more names than a user",
+        )
+
+
+_CHECKS: dict[str, Callable[[Settings, Place], Iterator[ConfigProblem]]] = {
+    "listen": _check_listen,
+    "upstream": _check_upstream,
+    "tls": _check_certificate,
+    "stream": _check_stream,
+}

@@ -1,0 +1,123 @@
+"""Values of TOML, of the environment and of the command line into the types of the settings.
+
+cattrs does it, made strict: ``"5"`` is no number and ``true`` is not 1. Errors are sentences for the operator.
+"""
+
+import math
+import types
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import cattrs
+
+from xproxy.config.address import HostPort
+
+_NAMES = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+}
+
+
+def make_converter() -> cattrs.Converter:
+    """Return the converter. It raises ``ValueError`` with a sentence, and knows only the types settings have."""
+    converter = cattrs.Converter(detailed_validation=False, forbid_extra_keys=True)
+    converter.register_structure_hook(bool, lambda value, _: _only(value, bool))
+    converter.register_structure_hook(int, lambda value, _: _only(value, int))
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(Path, lambda value, _: Path(_text(value)))
+    converter.register_structure_hook(HostPort, lambda value, _: HostPort.from_text(_text(value)))
+    converter.register_structure_hook_func(_is_choice, _choice)
+    converter.register_structure_hook_func(_is_optional, lambda value, t: _optional(converter, value, t))
+    converter.register_structure_hook_func(_is_list, lambda value, t: _list(converter, value, t))
+    return converter
+
+
+def from_text(text: str, type_: Any) -> object:
+    """Return ``text``, from the environment or the command line, as TOML would have given it for ``type_``."""
+    if _is_list(type_):
+        return text.replace(",", " ").split()
+    return text
+
+
+def _only(value: object, type_: type) -> Any:
+    if type(value) is not type_:  # bool is an int to isinstance
+        raise ValueError(f"must be {_NAMES[type_]}, not {_describe(value)}")
+    return value
+
+
+def _number(value: object, _: Any = None) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError(f"must be a number, not {_describe(value)}")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _text(value: object, _: Any = None) -> str:
+    text: str = _only(value, str)
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if not text.isprintable():
+        raise ValueError("must not hold control characters")
+    return text
+
+
+def _choice(value: object, type_: Any) -> object:
+    allowed = get_args(type_)
+    if value not in allowed:
+        raise ValueError(f"must be {_one_of(allowed)}, not {_describe(value)}")
+    return value
+
+
+def _optional(converter: cattrs.Converter, value: object, type_: Any) -> object:
+    # "-" takes a value back that the file gave, and is how programs name standard output.
+    if value is None or value == "-":
+        return None
+    (inner,) = (t for t in get_args(type_) if t is not type(None))
+    return converter.structure(value, inner)
+
+
+def _list(converter: cattrs.Converter, value: object, type_: Any) -> object:
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list) or not items:
+        raise ValueError(f"must be a list with at least one entry, not {_describe(value)}")
+    inner = get_args(type_)[0]
+    entries, problems = [], []
+    for item in items:
+        try:
+            entries.append(converter.structure(item, inner))
+        except ValueError as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("; ".join(problems))
+    return tuple(entries)
+
+
+def _is_choice(type_: Any) -> bool:
+    origin: Any = get_origin(type_)
+    return origin is Literal
+
+
+def _is_list(type_: Any) -> bool:
+    return get_origin(type_) is tuple
+
+
+def _is_optional(type_: Any) -> bool:
+    return get_origin(type_) in (Union, types.UnionType) and type(None) in get_args(type_)
+
+
+def _describe(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case list():
+            return "a list" if value else "an empty list"
+        case dict():
+            return "a table"
+        case _:
+            return repr(value)
+
+
+def _one_of(words: tuple[str, ...]) -> str:
+    return f"{', '.join(words[:-1])} or {words[-1]}" if len(words) > 1 else words[0]

@@ -1,0 +1,44 @@
+"""Which option of ``xproxy run`` and which environment variable set which key of the configuration.
+
+One scheme: ``--log-level`` is ``XPROXY_LOG_LEVEL`` is ``level`` in ``[log]``. The command line beats the environment,
+which beats the file.
+"""
+
+import attrs
+
+
+@attrs.frozen
+class Option:
+    """One key of the configuration that can be set without a file."""
+
+    flag: str  # "--log-level"
+    section: str
+    key: str
+
+    @property
+    def variable(self) -> str:
+        """The environment variable: the flag in capitals."""
+        return "XPROXY_" + self.flag.removeprefix("--").replace("-", "_").upper()
+
+    @property
+    def parameter(self) -> str:
+        """The name under which the command line hands it over."""
+        return self.flag.removeprefix("--").replace("-", "_")
+
+
+OPTIONS = (
+    Option("--listen", "listen", "addresses"),
+    Option("--upstream", "upstream", "address"),
+    Option("--domain", "upstream", "domain"),
+    Option("--upstream-ca", "upstream", "ca_file"),
+    Option("--upstream-verify", "upstream", "verify"),
+    Option("--cert", "tls", "certificate_file"),
+    Option("--key", "tls", "key_file"),
+    Option("--state", "state", "directory"),
+    Option("--log", "log", "path"),
+    Option("--log-format", "log", "format"),
+    Option("--log-level", "log", "level"),
+)
+
+CONFIG_VARIABLE = "XPROXY_CONFIG"  # as -c
+READY_FILE_VARIABLE = "XPROXY_READY_FILE"  # as --ready-file; no key of the configuration: it belongs to one start
