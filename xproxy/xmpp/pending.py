@@ -1,0 +1,137 @@
+"""Requests that wait for an answer: ``iq`` of type get or set, per direction (RFC 6120 section 8.2.3).
+
+An answer belongs to a request by its id and its peer. The client's own server and account answer under several names
+(no address, the account's JID, the domain: RFC 6120 sections 8.1.2.1 and 10.3), so these count as one peer, *home*.
+Before the account is known nobody else can reach the client, and any address answers a request to home: some servers
+put the account's JID on the bind result, which is what first tells it.
+
+Memory is bounded whatever peers write: ``limit`` requests a direction, the oldest goes first, and an id or an address
+that is long is kept as a digest.
+"""
+
+import contextlib
+import hashlib
+from collections import OrderedDict, deque
+from typing import Final
+
+import attrs
+from lxml import etree
+
+from xproxy.events import Side
+from xproxy.events.stanza import RequestFacts
+from xproxy.jid import Jid, JidError
+from xproxy.xmpp.redact import child_names
+
+KEY_CHARS_MAX: Final = 128  # ids are UUIDs or shorter, addresses too; a digest stands for anything longer
+WITHOUT_ID_MAX: Final = 16  # register, iq-auth and bind: one or two at a time
+
+_HOME: Final = ""
+
+
+@attrs.frozen
+class _Waiting:
+    peer: str
+    type: str | None
+    payload: str | None
+    at_ns: int
+
+
+class PendingRequests:
+    """The requests of one connection, in both directions. ``side`` is always who sent the element."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._home = {_HOME}
+        self._account_known = False
+        self._by_id: dict[Side, OrderedDict[tuple[str, str], _Waiting]] = {side: OrderedDict() for side in Side}
+        # COMPAT(XMPPFramework): register, iq-auth and a second bind come without id; they are answered in order.
+        self._without_id: dict[Side, deque[_Waiting]] = {side: deque() for side in Side}
+
+    def __len__(self) -> int:
+        """Return the number of requests that wait, both directions together."""
+        return sum(len(self._by_id[side]) + len(self._without_id[side]) for side in Side)
+
+    def know(self, *, domain: str | None = None, account: Jid | None = None) -> None:
+        """Learn what means home: the domain of the client's stream, the bound JID. Counts for earlier requests too."""
+        if domain is not None:
+            self._home.add(_address(domain))
+        if account is not None:
+            self._account_known = True
+            self._home |= {_address(str(account)), _address(str(account.bare)), _address(account.domain)}
+
+    def clear(self) -> None:
+        """Forget everything: nothing learnt in clear survives STARTTLS (RFC 6120 section 5.4.3.3)."""
+        self._home = {_HOME}
+        self._account_known = False
+        for side in Side:
+            self._by_id[side].clear()
+            self._without_id[side].clear()
+
+    def sent(self, side: Side, element: etree._Element, at_ns: int) -> bool:
+        """Remember a request; return True where the oldest of that side had to go for it."""
+        names = child_names(element, 1)
+        # The peer is whom the client talks to: its ``to``, and the ``from`` of what the server brings.
+        peer = _address(element.get("to" if side is Side.CLIENT else "from"))
+        waiting = _Waiting(peer, element.get("type"), names[0] if names else None, at_ns)
+        id_ = element.get("id")
+        if not id_:
+            queue = self._without_id[side]
+            queue.append(waiting)
+            if len(queue) <= WITHOUT_ID_MAX:
+                return False
+            queue.popleft()
+            return True
+        by_id = self._by_id[side]
+        key = (_bounded(id_), peer)
+        by_id.pop(key, None)  # an id used again before its answer: the later request is the one that is asked about
+        by_id[key] = waiting
+        if len(by_id) <= self._limit:
+            return False
+        by_id.popitem(last=False)
+        return True
+
+    def answered(self, side: Side, element: etree._Element, at_ns: int) -> RequestFacts | None:
+        """Return the request of the other side that ``element`` answers, and forget it; None where there is none."""
+        asker = side.other
+        peer = _address(element.get("to" if side is Side.CLIENT else "from"))
+        candidates = self._home | {peer} if peer in self._home or not self._account_known else {peer}
+        id_ = element.get("id")
+        waiting = (
+            self._take(self._by_id[asker], _bounded(id_), candidates)
+            if id_
+            else _take_first(self._without_id[asker], candidates)
+        )
+        if waiting is None:
+            return None
+        return RequestFacts(sent_by=asker, type=waiting.type, payload=waiting.payload, age_ns=at_ns - waiting.at_ns)
+
+    @staticmethod
+    def _take(by_id: OrderedDict[tuple[str, str], _Waiting], id_: str, candidates: set[str]) -> _Waiting | None:
+        for peer in candidates:
+            if (waiting := by_id.pop((id_, peer), None)) is not None:
+                return waiting
+        return None
+
+
+def _take_first(queue: deque[_Waiting], candidates: set[str]) -> _Waiting | None:
+    for waiting in queue:
+        if waiting.peer in candidates:
+            queue.remove(waiting)
+            return waiting
+    return None
+
+
+def _address(text: str | None) -> str:
+    """Return an address so that two spellings of it are equal; "" for an absent one."""
+    if not text:
+        return _HOME
+    if len(text) <= KEY_CHARS_MAX:
+        with contextlib.suppress(JidError):  # what is no JID compares as it is written
+            text = str(Jid.from_text(text))
+    return _bounded(text)
+
+
+def _bounded(text: str) -> str:
+    if len(text) <= KEY_CHARS_MAX:
+        return text
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
