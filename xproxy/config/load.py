@@ -47,11 +47,13 @@ def load(
     *,
     config_file: Path | None = None,
     search: Iterable[Path] = (LOCAL_FILE, SYSTEM_FILE),
+    need_upstream: bool = False,
 ) -> Loaded:
     """Return the settings.
 
     ``options`` maps ``Option.parameter`` to text, or to a tuple of texts for a list; None and () are not given.
     ``config_file`` must exist; without it $XPROXY_CONFIG, then the first of ``search`` that exists is read, if any.
+    ``need_upstream``: that no server is named is a problem too.
 
     Raises:
         ConfigProblems: all that is wrong.
@@ -71,6 +73,9 @@ def load(
         return given[section, key].where if (section, key) in given else f"{key} in [{section}]"
 
     problems += check.check(settings, place, skip=refused)
+    if need_upstream and ("upstream", "address") not in given:
+        hint = f"add --upstream HOST:PORT, or address in [upstream] of {toml.path if toml else 'a configuration file'}"
+        problems.append(ConfigProblem(where="--upstream", message="no server is named", hint=hint))
     if problems:
         raise ConfigProblems(problems)
     return Loaded(settings=settings, file=toml.path if toml else None)

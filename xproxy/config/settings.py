@@ -5,6 +5,7 @@ import attrs
 from xproxy.config.listen import ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
+from xproxy.config.sessions import SessionLimits
 from xproxy.config.state import StateSettings
 from xproxy.config.stream import StreamLimits
 from xproxy.config.tls import TlsSettings
@@ -21,4 +22,5 @@ class Settings:
     log: LogSettings = attrs.Factory(LogSettings)
     state: StateSettings = attrs.Factory(StateSettings)
     policy: PolicySettings = attrs.Factory(PolicySettings)
+    sessions: SessionLimits = attrs.Factory(SessionLimits)
     stream: StreamLimits = attrs.Factory(StreamLimits)

@@ -1,0 +1,118 @@
+#!/bin/sh
+# Runs everything there is to check: format, lint, types, tests.
+#
+#   sh tests/run.sh [--install] [--long] [pytest arguments]
+#
+# It makes its own virtual environment in .venv-test, with the versions of tests/constraints.txt. Integration tests
+# also need Debian packages: as root with --install they are installed, otherwise what is missing is named and those
+# tests skip. All steps run; the exit code is that of the first that failed. PYTHON chooses the interpreter.
+set -u
+cd "$(dirname "$0")/.." || exit 3
+
+install=no
+long=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --install) install=yes ;;
+    --long) long=--long ;;
+    --help | -h)
+        sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+        exit 0
+        ;;
+    *) break ;;
+    esac
+    shift
+done
+
+say() { printf 'run.sh: %s\n' "$*" >&2; }
+
+# --- Debian packages ---------------------------------------------------------------------------------------------
+
+missing=
+needs() { # needs PACKAGE PROGRAM: note the package if the program is not there
+    command -v "$2" >/dev/null 2>&1 || missing="$missing $1"
+}
+python=${PYTHON:-python3}
+needs python3 "$python"
+"$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+needs prosody prosody
+needs go-sendxmpp go-sendxmpp
+needs sslsplit sslsplit
+needs openssl openssl
+
+# Debian starts a service when its package is installed. No test uses that Prosody, each starts its own on a free
+# port; it would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it
+# (see invoke-rc.d(8)); one that is there already is the machine's own decision.
+without_services() {
+    policy=/usr/sbin/policy-rc.d
+    if [ -e "$policy" ]; then
+        "$@"
+        return
+    fi
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
+    "$@"
+    result=$?
+    rm -f "$policy"
+    trap - EXIT INT TERM
+    return $result
+}
+
+if [ -n "$missing" ]; then
+    if [ "$install" = yes ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing$missing"
+        export DEBIAN_FRONTEND=noninteractive
+        # shellcheck disable=SC2086 # a list of words is meant
+        { apt-get update -q && without_services apt-get install -q -y --no-install-recommends $missing; } >&2 ||
+            say "apt-get failed; going on with what is there"
+    else
+        say "not installed:$missing; what needs them is skipped (as root: sh tests/run.sh --install)"
+    fi
+fi
+
+# --- the virtual environment -------------------------------------------------------------------------------------
+
+venv=.venv-test
+bin=$venv/bin
+wanted=$("$python" -c 'import sys; print(sys.version)' && cksum pyproject.toml tests/constraints.txt) || {
+    say "no working $python: install python3 (3.11 or later), or set PYTHON"
+    exit 3
+}
+if [ "$wanted" != "$(cat $venv/installed 2>/dev/null)" ] || ! "$bin/python" -c 'import xproxy, pytest' 2>/dev/null; then
+    say "making $venv"
+    rm -rf $venv
+    "$python" -m venv $venv || {
+        say "cannot make a virtual environment: install python3-venv (as root: sh tests/run.sh --install)"
+        exit 3
+    }
+    "$bin/pip" --disable-pip-version-check install -q -c tests/constraints.txt -e '.[dev]' || {
+        say "pip could not install the packages (see above); is a package index reachable?"
+        exit 3
+    }
+    printf '%s\n' "$wanted" >$venv/installed
+fi
+
+# --- the checks --------------------------------------------------------------------------------------------------
+
+status=0
+failed=
+step() { # step NAME COMMAND...: run it; the first failure gives the exit code
+    name=$1
+    shift
+    say "$name"
+    "$@"
+    result=$?
+    if [ $result != 0 ]; then
+        [ $status != 0 ] || status=$result
+        failed="$failed [$name]"
+    fi
+}
+step "format" "$bin/ruff" format --check .
+step "lint" "$bin/ruff" check .
+step "types" "$bin/mypy"
+[ -z "$failed" ] || say "FAILED:$failed"
+# Last, so that its closing line is the last line.
+step "tests" "$bin/python" -m pytest $long "$@"
+exit $status

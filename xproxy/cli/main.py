@@ -1,0 +1,137 @@
+"""The command ``xproxy``: a group whose commands are imported when they are called.
+
+``xproxy --help`` and shell completion must answer at once; lxml, trio and cryptography take a third of a second.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+
+import attrs
+import click
+
+from xproxy import __version__
+from xproxy.errors import EXIT_ENVIRONMENT, ConfigProblems, XproxyError
+
+_EPILOG = """\b
+Examples:
+  xproxy demo
+      everything at once, without a server: see what the log looks like
+  xproxy run --upstream xmpp.example.org:5222 --domain example.org
+      point a client at 127.0.0.1:5222 and watch it log in
+  xproxy run --listen 0.0.0.0:5222 --upstream 10.0.0.5:5222 --log records.jsonl
+      in front of a server; records as JSON Lines in a file
+  xproxy certs show
+      the authority that clients must trust to be looked into
+  xproxy config example > xproxy.toml
+      every key with default, unit and reason
+
+\b
+Exit codes: 0 ok, 1 the answer is no, 2 usage or configuration, 3 environment.
+
+xproxy ends TLS between a client and its server. Use it where you may: on your own traffic, on servers you run, with
+the knowledge of those whose traffic it is.
+"""
+
+
+@attrs.frozen
+class LazyCommand:
+    """A command by name: where it lives and the line it has in the group's help."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+COMMANDS: Mapping[str, LazyCommand] = {
+    "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
+    "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "config": LazyCommand("xproxy.cli.config", "config", "Every configuration key with default, unit and reason."),
+    "certs": LazyCommand("xproxy.cli.certs", "certs", "The proxy's own certificate authority: make, show, export."),
+    "events": LazyCommand("xproxy.cli.events", "events", "The catalogue of what is logged, and its JSON Schema."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and none to list them."""
+
+    def __init__(self, *, lazy: Mapping[str, LazyCommand], **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the table: the order in which one meets them."""
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import and return the command."""
+        if (lazy := self.lazy.get(cmd_name)) is None:
+            return None
+        command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands from the table alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, lazy.help) for name, lazy in self.lazy.items()])
+
+
+@click.group(cls=LazyGroup, lazy=COMMANDS, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def cli() -> None:
+    """A transparent XMPP logging proxy.
+
+    It stands between unmodified XMPP clients and a server, ends TLS on both sides, passes every byte on as it came, and
+    logs connections, logins and stanza errors. It never logs passwords, tokens or message bodies.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code. What an operator can mend is a sentence, never a traceback."""
+    try:
+        code = cli.main(args=arguments, prog_name="xproxy", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader of our output went away (``| head``). Nothing can be flushed to it at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Say on stderr what went wrong and return the exit code."""
+    if (problem := find_problem(error)) is None:
+        # A bug. Here, and only here, a traceback helps.
+        traceback.print_exception(error)
+        click.echo(f"xproxy: internal error, please report it: {type(error).__name__}", err=True)
+        return EXIT_ENVIRONMENT
+    click.echo(f"xproxy: {problem.message}", err=True)
+    if isinstance(problem, ConfigProblems):
+        for each in problem.problems:
+            click.echo(f"  {each}", err=True)
+    elif problem.hint:
+        click.echo(f"  {problem.hint}", err=True)
+    return problem.exit_code
+
+
+def find_problem(error: BaseException) -> XproxyError | None:
+    """Return the operator's problem in ``error``, which may be a group that nurseries made around it.
+
+    None if there is anything else in the group: a bug must not hide behind a sentence.
+    """
+    if isinstance(error, XproxyError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [find_problem(each) for each in error.exceptions]
+        if all(found):
+            return found[0]
+    return None

@@ -1,0 +1,109 @@
+"""``xproxy run``: the proxy in front of a server."""
+
+import contextlib
+import logging
+import os
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+
+from xproxy import app
+from xproxy.config.load import load
+from xproxy.config.options import OPTIONS, READY_FILE_VARIABLE
+from xproxy.config.settings import Settings
+from xproxy.errors import FileProblem
+
+_EPILOG = """\b
+Every option can also be given by environment: --log-level is XPROXY_LOG_LEVEL, -c is XPROXY_CONFIG; XPROXY_LISTEN
+takes several addresses. The command line beats the environment, which beats the file (-c, else ./xproxy.toml, else
+/etc/xproxy/xproxy.toml). `xproxy config example` shows every key.
+
+\b
+Signals:
+  SIGTERM, SIGINT   let sessions end by themselves for 30 s, then drop them; a second signal: drop them now
+  SIGHUP            read certificates and the log level again, open the log file again (for log rotation);
+                    what is bad is reported, and the old kept
+"""
+
+
+@click.command(epilog=_EPILOG)
+@click.option(
+    "--listen", multiple=True, metavar="HOST:PORT", help="Where clients connect; may be given several times, port 0 "
+    "lets the system choose. [default: 127.0.0.1:5222]",
+)  # fmt: skip
+@click.option("--upstream", metavar="HOST:PORT", help="The server every client is connected to.")
+@click.option("--domain", metavar="D", help="The XMPP domain, where a client names none.")
+@click.option("--state", metavar="DIR", help="Where the CA and its certificates are kept. [default: "
+              "$STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy]")  # fmt: skip
+@click.option("--log", metavar="PATH|-", help="Append records to PATH as JSON Lines; on a terminal the human view is "
+              "shown as well. -: records go to standard output. [default: -]")  # fmt: skip
+@click.option("--log-format", metavar="auto|human|json", help="What standard output shows; auto: the human view on a "
+              "terminal, JSON Lines when piped (nothing when piped with --log PATH, where json means: the file "
+              "alone). [default: auto]")  # fmt: skip
+@click.option("--log-level", metavar="L", help="debug, info, warning, error or critical: records below are not "
+              "written. [default: info]")  # fmt: skip
+@click.option("--cert", metavar="FILE", help="The server's own certificate chain (PEM), instead of one of the "
+              "local CA; needs --key.")  # fmt: skip
+@click.option("--key", metavar="FILE", help="The key of --cert.")
+@click.option("--upstream-ca", metavar="FILE", help="Who may sign the server's certificate (PEM). [default: the "
+              "system's authorities]")  # fmt: skip
+@click.option("--upstream-verify", metavar="full|none", help="none: take any certificate from the server; every "
+              "session's log says so. [default: full]")  # fmt: skip
+@click.option("-c", "--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="Configuration.")
+@click.option("--ready-file", metavar="FILE", type=click.Path(path_type=Path), envvar=READY_FILE_VARIABLE,
+              help="Written when the proxy listens: one real address a line.")  # fmt: skip
+def run(config_file: Path | None, ready_file: Path | None, **options: object) -> None:
+    """Run the proxy in front of a server.
+
+    Point clients at the listening address: nothing in them changes. STARTTLS and direct TLS are told apart by the
+    first byte. Clients must trust STATE/ca.pem (see `xproxy certs`), or be served the server's own --cert and --key.
+    """
+    logging.basicConfig(format="xproxy: %(levelname)s: %(message)s", level=logging.WARNING)
+    assert {option.parameter for option in OPTIONS} == options.keys()
+
+    def read() -> Settings:
+        return load(options, os.environ, config_file=config_file, need_upstream=True).settings
+
+    trio.run(_run, read(), read, ready_file)
+
+
+async def _run(settings: Settings, reread: "app.Reread", ready_file: Path | None) -> None:
+    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+        running: app.Running = await nursery.start(partial(app.run, settings, reread=reread, signals=True))
+        try:
+            if ready_file:
+                write_ready_file(ready_file, running)
+            click.echo(describe(running), err=True)
+        except BaseException:
+            nursery.cancel_scope.cancel()
+            raise
+
+
+def describe(running: app.Running) -> str:
+    """Return the line that names the real addresses."""
+    parts = [
+        f"xproxy: listening on {', '.join(map(str, running.listeners))}",
+        f"for {running.upstream}",
+        f"records in {running.log_file}" if running.log_file else "records on standard output",
+    ]
+    if running.ca_file:
+        parts.append(f"clients must trust {running.ca_file}")
+    return "; ".join([" ".join(parts[:2]), *parts[2:]])
+
+
+def write_ready_file(path: Path, running: app.Running) -> None:
+    """Write the real addresses, one a line. Whoever waits for the file never sees it half written.
+
+    Raises:
+        FileProblem: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text("".join(f"{endpoint}\n" for endpoint in running.listeners))
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise FileProblem.from_os_error(error, doing="write the ready file", path=path) from error
