@@ -22,9 +22,7 @@ E = TypeVar("E")
 SECOND = 1_000_000_000
 BEGIN = 1_750_000_000 * SECOND
 
-HEADER = (
-    "<stream:stream to='example.org' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
-)
+HEADER = "<stream:stream to='example.org' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 DECLARED_HEADER = "<?xml version='1.0'?>" + HEADER
 SERVER_HEADER = (
     "<?xml version='1.0'?><stream:stream id='c0ffee' from='example.org' version='1.0' xml:lang='en'"
@@ -32,7 +30,9 @@ SERVER_HEADER = (
 )
 STARTTLS = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
 PROCEED = "<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"
-FEATURES_TLS = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>"
+FEATURES_TLS = (
+    "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>"
+)
 FEATURES_SASL = (
     "<stream:features><mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-1</mechanism>"
     "<mechanism>PLAIN</mechanism></mechanisms></stream:features>"

@@ -293,7 +293,9 @@ def test_a_plain_message_costs_one_forward() -> None:
 
 def test_a_stanza_error_with_the_request_it_answers(talk: Dialogue) -> None:
     talk.log_in()
-    talk.client("<iq type='get' id='d1' to='nobody@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>")
+    talk.client(
+        "<iq type='get' id='d1' to='nobody@example.org'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>"
+    )
     talk.now += 5_000_000
     talk.server(
         "<iq type='error' id='d1' from='nobody@example.org'><error type='cancel'>"
@@ -456,9 +458,7 @@ def test_behind_a_closing_tag_the_other_side_may_finish(talk: Dialogue) -> None:
     talk.server("<message/></stream:stream>")
     assert talk.forwarded == talk.said
     actions = talk.ends(Side.SERVER, EndOfInput.CLOSE_NOTIFY)
-    assert actions == [
-        Close(cause=CloseCause.STREAM_CLOSED, initiator=Side.CLIENT, how=EndOfInput.CLOSE_NOTIFY)
-    ]
+    assert actions == [Close(cause=CloseCause.STREAM_CLOSED, initiator=Side.CLIENT, how=EndOfInput.CLOSE_NOTIFY)]
 
 
 def test_the_other_side_has_five_seconds_for_that() -> None:

@@ -22,7 +22,7 @@ from xproxy.events.sasl import (
 from xproxy.events.tls import PlaintextAuthentication, TlsEstablished
 from xproxy.xmpp import ns
 from xproxy.xmpp.sasl import Decoder, Identity, decode_base64, decoder_for
-from xproxy.xmpp.stanza import element_text
+from xproxy.xmpp.stanza import element_text, read_conditions
 
 PROFILE: Final = "rfc6120"
 AUTH: Final = f"{{{ns.SASL}}}auth"
@@ -31,7 +31,6 @@ ABORT: Final = f"{{{ns.SASL}}}abort"
 CHALLENGE: Final = f"{{{ns.SASL}}}challenge"
 SUCCESS: Final = f"{{{ns.SASL}}}success"
 FAILURE: Final = f"{{{ns.SASL}}}failure"
-_TEXT: Final = f"{{{ns.SASL}}}text"
 
 BROKEN_BY_PROXY: Final = "channel-binding-broken-by-proxy"
 _END_POINT: Final = "tls-server-end-point"  # RFC 5929 section 4: the only binding that can cross
@@ -184,8 +183,8 @@ class Authentication:
     def failure(self, element: etree._Element, at_ns: int) -> list[Event]:
         """The server refused (section 6.5)."""
         attempt, self._attempt = self._attempt, None
-        condition, application, text = _read_failure(element)
-        if attempt is not None and attempt.aborted and condition == "aborted":
+        facts = read_conditions(element, namespace=ns.SASL, known=ns.SASL_CONDITIONS, keep_text=self._server_text)
+        if attempt is not None and attempt.aborted and facts.condition == "aborted":
             return []  # the answer to <abort/>, which is recorded
         return [
             SaslFailed(
@@ -193,11 +192,11 @@ class Authentication:
                 attempt=attempt.number if attempt else self._count,
                 authcid=attempt.identity.authcid if attempt else None,
                 authzid=attempt.identity.authzid if attempt else None,
-                condition=condition,
-                condition_known=condition in ns.SASL_CONDITIONS,
-                application_condition=application,
-                text=text if self._server_text and text else None,
-                text_bytes=len(text.encode("utf-8", "surrogatepass")),
+                condition=facts.condition,
+                condition_known=facts.condition_known,
+                application_condition=next(iter(facts.application_conditions), None),
+                text=facts.text,
+                text_bytes=facts.text_bytes,
                 cause=BROKEN_BY_PROXY if attempt and attempt.predicted_to_fail else None,
                 rounds=attempt.rounds if attempt else 0,
                 iterations=attempt.iterations if attempt else None,
@@ -262,18 +261,3 @@ def _merge(old: Identity, new: Identity) -> Identity:
         security_layer=new.security_layer or old.security_layer,
         problem=None,
     )
-
-
-def _read_failure(element: etree._Element) -> tuple[str, str | None, str]:
-    """Return (condition, application condition, text) of a SASL failure; a missing condition is ``""``."""
-    condition, application, text = "", None, ""
-    for child in element:
-        if not isinstance(child.tag, str):
-            continue
-        if child.tag == _TEXT:
-            text = element_text(child)
-        elif child.tag.startswith(f"{{{ns.SASL}}}"):
-            condition = condition or etree.QName(child).localname
-        else:
-            application = application or child.tag
-    return condition, application, text

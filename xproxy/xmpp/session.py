@@ -55,7 +55,7 @@ from xproxy.xmpp.auth import Authentication
 from xproxy.xmpp.pending import PendingRequests
 from xproxy.xmpp.redact import safe_name, skeleton
 from xproxy.xmpp.sm import StreamManagement, unsigned
-from xproxy.xmpp.stanza import element_text, read_error, stanza_facts
+from xproxy.xmpp.stanza import element_text, read_conditions, read_error, stanza_facts
 from xproxy.xmpp.stream import (
     FirstLevelElement,
     Item,
@@ -82,10 +82,11 @@ _COMPONENT_HANDSHAKE: Final = f"{{{ns.COMPONENT}}}handshake"
 _DIALBACK_RESULT: Final = f"{{{ns.DIALBACK}}}result"
 _SASL2_BOUND: Final = "{urn:xmpp:bind:0}bound"  # XEP-0386
 _RESUMED: Final = tuple(f"{{{namespace}}}resumed" for namespace in ns.SM)
-_TOO_HIGH: Final = "handled-count-too-high"
-_TOO_HIGH_NAMES: Final = frozenset(f"{{{namespace}}}{_TOO_HIGH}" for namespace in ns.SM)
+_TOO_HIGH: Final = tuple(f"{{{namespace}}}handled-count-too-high" for namespace in ns.SM)
+_SEE_OTHER_HOST: Final = f"{_STREAM_ERROR_CONDITION}see-other-host"
 
 _STANZAS: Final = {f"{{{content}}}{kind}": kind for content in ns.CONTENT for kind in ns.STANZA_KINDS}
+_WHITESPACE: Final = b" \t\r\n"
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
@@ -133,6 +134,7 @@ class _Direction:
         "content",
         "end",
         "errors",
+        "held",
         "last_at_ns",
         "last_name",
         "opaque",
@@ -146,6 +148,7 @@ class _Direction:
     def __init__(self, side: Side, reader: StreamReader) -> None:
         self.side = side
         self.reader = reader
+        self.held = bytearray()  # the begin of a tag at an element boundary, not fed yet
         self.bytes = 0
         self.stanzas = 0
         self.errors = 0
@@ -188,11 +191,12 @@ class Session:
         """
         names = NameBudget(limits)
         self._names = names
+        self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
         self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
         self._server = _Direction(Side.SERVER, StreamReader(limits=limits, names=names))
-        self._phase = Phase.SECURING if mode is LegMode.DIRECT_TLS else Phase.NEGOTIATING
+        self._phase: Phase = Phase.SECURING if mode is LegMode.DIRECT_TLS else Phase.NEGOTIATING
         self._begun_at_ns = at_ns
         self._auth = Authentication(server_text=policy.server_text)
         self._sm = StreamManagement(
@@ -202,6 +206,7 @@ class Session:
         )
         self._pending = PendingRequests(limits.pending_requests_max)
         self._bind: _BindRequest | None = None
+        self._account: str | None = None  # the bound bare JID
         self._features: negotiate.Features | None = None
         self._secure = False
         self._verified_name: str | None = None  # the name the server's certificate was compared with
@@ -221,7 +226,7 @@ class Session:
         """Take ``data``, read from ``side`` at ``at_ns`` (UTC ns), and say what to do."""
         direction = self._client if side is Side.CLIENT else self._server
         direction.bytes += len(data)
-        if self._phase is Phase.CLOSED:
+        if self._over():
             return []
         if direction.opaque:
             return [Forward(data)]
@@ -232,7 +237,7 @@ class Session:
             return [Forward(data)]
         for item in items:
             self._item(direction, item, at_ns)
-            if self._phase is Phase.CLOSED:
+            if self._over():
                 return self._taken()
         if not self._turn:  # the usual chunk: nothing to say about it
             return [Forward(data)]
@@ -262,7 +267,7 @@ class Session:
         other = self._server if side is Side.CLIENT else self._client
         again = direction.end is not None
         direction.end = direction.end or how
-        if self._phase is Phase.CLOSED:
+        if self._over():
             return []
         if direction.closing_tag and not again and not other.closing_tag and other.end is None:
             if self._phase is not Phase.CLOSING:
@@ -274,7 +279,7 @@ class Session:
 
     def tick(self, at_ns: int) -> list[Action]:
         """The time ``next_tick_ns`` has come."""
-        if self.next_tick_ns is None or at_ns < self.next_tick_ns or self._phase is Phase.CLOSED:
+        if self.next_tick_ns is None or at_ns < self.next_tick_ns or self._over():
             return []
         self.next_tick_ns = None
         if self._phase is Phase.CLOSING:
@@ -286,7 +291,7 @@ class Session:
 
     def close(self, cause: CloseCause, at_ns: int) -> list[Action]:
         """The proxy ends the session."""
-        if self._phase is not Phase.CLOSED:
+        if not self._over():
             self._close(cause, None, EndOfInput.TRUNCATED)
         return self._taken()
 
@@ -308,14 +313,11 @@ class Session:
     # Feeding until the session is established -------------------------------------------------------------------
 
     def _receive_exactly(self, direction: _Direction, data: bytes, at_ns: int) -> list[Action]:
-        reader = direction.reader
         done = 0
         for piece in pieces(data):
-            if direction.opened and reader.opens_stream(piece):
-                self._restart_by_peer(direction)
-            for item in reader.feed(piece):
+            for item in self._feed_exactly(direction, piece):
                 self._item(direction, item, at_ns)
-                if self._phase is Phase.CLOSED:
+                if self._over():
                     return self._taken(data[:done])
             done += len(piece)
             if self._phase is Phase.STARTTLS_ASKED and direction is self._client:
@@ -329,6 +331,28 @@ class Session:
                     actions += self.receive(direction.side, data[done:], at_ns)
                 return actions
         return self._taken(data)
+
+    def _feed_exactly(self, direction: _Direction, piece: bytes) -> list[Item]:
+        """Feed one piece; a tag at an element boundary is looked at whole first, since it may be a new header."""
+        reader = direction.reader
+        held = direction.held
+        if not direction.opened or not (held or reader.at_boundary):
+            return reader.feed(piece)
+        items: list[Item] = []
+        if not held:
+            tag = piece.lstrip(_WHITESPACE)
+            if len(tag) < len(piece):
+                items = reader.feed(piece[: len(piece) - len(tag)])  # keepalives
+            piece = tag
+        held += piece
+        if held.endswith(b">"):
+            if reader.opens_stream(bytes(held)):
+                self._restart_by_peer(direction)
+        elif len(held) <= self._stanza_bytes_max:
+            return items
+        items += reader.feed(bytes(held))
+        held.clear()
+        return items
 
     def _hold_client(self, data: bytes, done: int) -> list[Action]:
         """Behind ``<starttls/>``: a little whitespace goes on to the server, anything else is an injection."""
@@ -400,6 +424,7 @@ class Session:
         direction.closing_tag = False
         if side is Side.CLIENT:
             self.domain = to or self._policy.domain
+            self._pending.know(domain=self.domain)
             if self._secure and to and to != self._verified_name:
                 # The certificate was judged by the SNI; the stream is for another name (RFC 6120 section 13.7.2).
                 self._verified_name = to
@@ -454,7 +479,7 @@ class Session:
 
     def _element(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
         element = item.element
-        name: str = element.tag
+        name = str(element.tag)
         direction.last_name = name
         direction.last_at_ns = at_ns
         kind = _STANZAS.get(name)
@@ -522,6 +547,8 @@ class Session:
         jid = _jid(bind.find(_BIND_JID) if bind is not None else None)
         if jid is None:
             return False
+        self._account = str(jid.bare)
+        self._pending.know(account=jid)
         self._observe(ResourceBound(jid=jid, resource_requested=asked.resource, duration_ns=at_ns - asked.at_ns))
         self._ready("bind", jid, at_ns)
         return True
@@ -529,7 +556,12 @@ class Session:
     def _stanza_error(
         self, direction: _Direction, item: FirstLevelElement, at_ns: int, request: RequestFacts | None = None
     ) -> None:
-        facts = read_error(item.element, server_text=self._policy.server_text, sent_by=direction.side)
+        facts = read_error(
+            item.element,
+            server_text=self._policy.server_text,
+            sent_by=direction.side,
+            account=self._account,
+        )
         self._observe(
             StanzaError(
                 sent_by=direction.side,
@@ -603,7 +635,7 @@ class Session:
             self._observe_all(self._auth.failure(element, at_ns))
         elif name == _SASL2_SUCCESS:
             self._names.logged_in()
-            if any(element.iter(_SASL2_BOUND, *_RESUMED)):
+            if next(element.iter(_SASL2_BOUND, *_RESUMED), None) is not None:
                 self._ready("sasl2", None, at_ns)
         elif name == _COMPONENT_HANDSHAKE:
             self._ready("component", None, at_ns)
@@ -637,27 +669,35 @@ class Session:
             self._ready("resume", None, at_ns)
 
     def _stream_error_seen(self, direction: _Direction, element: etree._Element) -> None:
-        facts = _read_stream_error(element)
         from_server = direction is self._server
+        facts = read_conditions(
+            element,
+            namespace=ns.STREAM_ERRORS,
+            known=ns.STREAM_CONDITIONS,
+            keep_text=from_server and self._policy.server_text,
+        )
         self._stream_error = True
         self._observe(
             StreamError(
                 sent_by=direction.side,
                 condition=facts.condition,
-                condition_known=facts.condition in ns.STREAM_CONDITIONS,
-                application_condition=facts.application_condition,
-                text=facts.text if from_server and self._policy.server_text and facts.text else None,
-                text_bytes=len(facts.text.encode("utf-8", "surrogatepass")),
+                condition_known=facts.condition_known,
+                application_condition=next(iter(facts.application_conditions), None),
+                text=facts.text,
+                text_bytes=facts.text_bytes,
             )
         )
         if from_server and self._phase is Phase.STARTTLS_ASKED:
             self._refused(_STREAM_ERROR)
-        if facts.condition == "see-other-host" and from_server:
-            target = RedirectOffered(mechanism="see-other-host", target=facts.other_host, before_tls=not self._secure)
-            self._observe(target)
-        if facts.too_high is not None:
-            handled, sent = facts.too_high
-            self._observe(SmAnomaly(sent_by=direction.side.other, kind=_TOO_HIGH, handled=handled, sent=sent))
+        elsewhere = element.find(_SEE_OTHER_HOST)
+        if elsewhere is not None and from_server:
+            target = element_text(elsewhere)
+            self._observe(RedirectOffered(mechanism="see-other-host", target=target, before_tls=not self._secure))
+        for too_high in element.iterchildren(*_TOO_HIGH):  # XEP-0198 section 4
+            handled, sent = unsigned(too_high.get("h")), unsigned(too_high.get("send-count"))
+            self._observe(
+                SmAnomaly(sent_by=direction.side.other, kind="handled-count-too-high", handled=handled, sent=sent)
+            )
 
     def _unreadable(self, reason: str, offset: int) -> None:
         """Both peers agreed on something we cannot read: from here on bytes pass unseen, loudly."""
@@ -690,6 +730,10 @@ class Session:
         self.established = True
         self.next_tick_ns = None
         self._observe(SessionEstablished(how=how, jid=jid, duration_ns=at_ns - self._begun_at_ns))
+        for direction in (self._client, self._server):
+            for item in direction.reader.feed(bytes(direction.held)):  # no new header may begin any more
+                self._item(direction, item, at_ns)
+            direction.held.clear()
 
     def _begin_inside_tls(self) -> None:
         """Nothing learnt in clear survives (RFC 6120 section 5.4.3.3)."""
@@ -697,12 +741,17 @@ class Session:
         self._features = None
         self._bind = None
         self._auth.forget()
+        self._account = None
         self._pending.clear()
         for direction in (self._client, self._server):
             direction.reader.restart()
+            direction.held.clear()
             direction.opened = False
             direction.restarting = None
             direction.closing_tag = False
+
+    def _over(self) -> bool:
+        return self._phase is Phase.CLOSED
 
     def _step(self, step: _Step) -> None:
         self._phase = _NEXT[self._phase, step]
@@ -742,42 +791,6 @@ class Session:
         self._turn = []
         self._then = []
         return actions
-
-
-@attrs.frozen(kw_only=True)
-class _StreamErrorFacts:
-    condition: str
-    application_condition: str | None
-    text: str
-    other_host: str
-    too_high: tuple[int | None, int | None] | None
-
-
-def _read_stream_error(element: etree._Element) -> _StreamErrorFacts:
-    """RFC 6120 section 4.9.2; a missing condition is ``""``."""
-    condition, application, text, other_host = "", None, "", ""
-    too_high: tuple[int | None, int | None] | None = None
-    for child in element:
-        name = child.tag
-        if not isinstance(name, str):
-            continue
-        if name == f"{_STREAM_ERROR_CONDITION}text":
-            text = element_text(child)
-        elif name.startswith(_STREAM_ERROR_CONDITION):
-            condition = condition or name.removeprefix(_STREAM_ERROR_CONDITION)
-            if condition == "see-other-host":
-                other_host = element_text(child)
-        else:
-            application = application or safe_name(name)
-            if name in _TOO_HIGH_NAMES:
-                too_high = (unsigned(child.get("h")), unsigned(child.get("send-count")))
-    return _StreamErrorFacts(
-        condition=condition,
-        application_condition=application,
-        text=text,
-        other_host=other_host,
-        too_high=too_high,
-    )
 
 
 def _jid(element: etree._Element | None) -> Jid | None:
