@@ -1,0 +1,254 @@
+"""The real ``xproxy run`` as a subprocess: started on port 0, its log read, stopped by SIGTERM, and then judged.
+
+Whatever a test does, at the stop every record is checked against the published schema, the numbering of records is
+checked for gaps, stderr for tracebacks, and all it wrote is
+searched for every canary (tests/support/canary.py).
+"""
+
+import functools
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+from tests.support.canary import Canary
+
+Record = dict[str, Any]
+
+START_SECONDS_MAX: Final = 20.0
+STOP_SECONDS_MAX: Final = 45.0  # the drain takes 30 s where a session does not end by itself
+_POLL_SECONDS: Final = 0.01
+
+
+def at(record: Record, path: str) -> Any:
+    """Return the value at a dotted path of a document, None where there is none."""
+    value: Any = record
+    for name in path.split("."):
+        if not isinstance(value, dict) or name not in value:
+            return None
+        value = value[name]
+    return value
+
+
+def action(record: Record) -> str:
+    """Return event.action."""
+    return str(record["event"]["action"])
+
+
+def actions(records: list[Record]) -> list[str]:
+    """Return each record's event.action."""
+    return [action(record) for record in records]
+
+
+def only(records: list[Record], name: str, **fields: Any) -> Record:
+    """Return the one record of that action (and with these values; ``__`` in a name stands for a dot)."""
+    found = [
+        record
+        for record in records
+        if action(record) == name and all(at(record, path.replace("__", ".")) == want for path, want in fields.items())
+    ]
+    assert len(found) == 1, f"{len(found)} records {name} {fields} among {actions(records)}"
+    return found[0]
+
+
+@attrs.define(kw_only=True)
+class ProxyProcess:
+    """A running proxy."""
+
+    directory: Path
+    process: "subprocess.Popen[bytes]"
+    log_file: Path
+    state: Path
+    canary: Canary
+    ports: tuple[int, ...] = ()
+    rotated: list[Path] = attrs.field(factory=list)
+    """Earlier log files, moved away by a test, oldest first."""
+
+    @property
+    def port(self) -> int:
+        """The first listener's port."""
+        return self.ports[0]
+
+    @property
+    def ca_file(self) -> Path:
+        """The proxy's CA certificate."""
+        return self.state / "ca.pem"
+
+    @property
+    def stderr_file(self) -> Path:
+        """What the proxy said on stderr."""
+        return self.directory / "stderr"
+
+    def records(self) -> list[Record]:
+        """Return all records written so far; a line still being written is left for the next call."""
+        octets = b"".join(path.read_bytes() for path in [*self.rotated, self.log_file] if path.exists())
+        return [json.loads(line) for line in octets.splitlines(keepends=True) if line.endswith(b"\n")]
+
+    def mark(self) -> int:
+        """Return a place in the log, for the ``after`` of other methods."""
+        return len(self.records())
+
+    def wait_record(
+        self,
+        name: str,
+        *,
+        after: int = 0,
+        where: Callable[[Record], bool] = lambda record: True,
+        seconds_max: float = 15.0,
+    ) -> Record:
+        """Wait for a record of that action."""
+        deadline = time.monotonic() + seconds_max
+        while True:
+            records = self.records()[after:]
+            for record in records:
+                if action(record) == name and where(record):
+                    return record
+            assert time.monotonic() < deadline, f"no {name} among {actions(records)}; stderr: {self.stderr()[-2_000:]}"
+            assert self.process.poll() is None, f"xproxy ended: {self.stderr()[-4_000:]}"
+            time.sleep(_POLL_SECONDS)
+
+    def sessions(self, *, after: int = 0, count: int = 1, seconds_max: float = 15.0) -> list[list[Record]]:
+        """Wait until ``count`` sessions have been closed and return the records of each, in order of their start."""
+        deadline = time.monotonic() + seconds_max
+        while True:
+            found: dict[str, list[Record]] = {}
+            for record in self.records()[after:]:
+                if trace := at(record, "trace.id"):
+                    found.setdefault(trace, []).append(record)
+            if sum(action(records[-1]) == "connection-closed" for records in found.values()) >= count:
+                assert len(found) == count, f"{len(found)} sessions instead of {count}: " + "; ".join(
+                    str(actions(records)) for records in found.values()
+                )
+                return list(found.values())
+            assert time.monotonic() < deadline, "sessions are not over: " + "; ".join(
+                str(actions(records)) for records in found.values()
+            )
+            time.sleep(_POLL_SECONDS)
+
+    def session(self, *, after: int = 0, seconds_max: float = 15.0) -> list[Record]:
+        """Wait until the one session after that place is closed and return its records."""
+        return self.sessions(after=after, count=1, seconds_max=seconds_max)[0]
+
+    def stderr(self) -> str:
+        """Return what was said on stderr."""
+        return self.stderr_file.read_text(errors="replace")
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def resident_bytes(self) -> int:
+        """Return the process's resident memory, in bytes."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * 4_096
+
+    def stop(self) -> None:
+        """End by SIGTERM and judge what it leaves."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            status = self.process.wait(timeout=STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"xproxy did not end within {STOP_SECONDS_MAX} s of SIGTERM") from None
+        self.judge()
+        assert status == 0, f"xproxy ended with status {status}: {self.stderr()[-4_000:]}"
+        assert action(self.records()[-1]) == "proxy-stopped"
+
+    def kill(self) -> None:
+        """End it now, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+
+    def judge(self) -> None:
+        """Check everything it wrote: schema, numbering, tracebacks, canaries."""
+        records = self.records()
+        check_schema(records)
+        check_numbering(records)
+        assert "Traceback" not in self.stderr(), self.stderr()
+        hits = self.canary.search([self.directory])
+        assert not hits, hits
+
+
+def check_schema(records: list[Record]) -> None:
+    """Validate each record against ``xproxy events --schema``."""
+    validator = _validator()
+    problems = [
+        f"{action(record)} at {error.json_path}: {error.message}"
+        for record in records
+        for error in validator.iter_errors(record)
+    ]
+    assert not problems, "\n".join(problems[:20])
+
+
+def check_numbering(records: list[Record]) -> None:
+    """Each session's (and the proxy's own) event.id goes up by one from 1: nothing was dropped or doubled."""
+    numbers: dict[str, list[int]] = {}
+    for record in records:
+        origin, _, number = record["event"]["id"].rpartition("-")
+        numbers.setdefault(origin, []).append(int(number))
+    for origin, got in numbers.items():
+        assert got == list(range(got[0], got[0] + len(got))), f"records of {origin} are numbered {got}"
+        assert got[0] in (0, 1), f"records of {origin} begin with number {got[0]}"
+
+
+@functools.cache
+def _validator() -> Draft202012Validator:
+    printed = subprocess.run([sys.executable, "-m", "xproxy", "events", "--schema"], capture_output=True, check=True)
+    return Draft202012Validator(json.loads(printed.stdout))
+
+
+@contextmanager
+def running_xproxy(
+    directory: Path,
+    *arguments: str,
+    canary: Canary,
+    upstream: str,
+    upstream_ca: Path | None = None,
+    domain: str | None = None,
+    listeners: int = 1,
+) -> Iterator[ProxyProcess]:
+    """Run ``xproxy run`` with its state, log and stderr in ``directory``; more ``arguments`` go to its command line."""
+    directory.mkdir(parents=True, exist_ok=True)
+    state, log_file, ready_file = directory / "state", directory / "log.jsonl", directory / "ready"
+    command = [
+        *(sys.executable, "-m", "xproxy", "run"),
+        *(["--listen", "127.0.0.1:0"] * listeners),
+        *("--upstream", upstream, "--state", str(state), "--log", str(log_file), "--log-format", "json"),
+        *("--ready-file", str(ready_file)),
+        *(["--upstream-ca", str(upstream_ca)] if upstream_ca else []),
+        *(["--domain", domain] if domain else []),
+        *arguments,
+    ]
+    with (directory / "stdout").open("wb") as stdout, (directory / "stderr").open("wb") as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr)
+    proxy = ProxyProcess(directory=directory, process=process, log_file=log_file, state=state, canary=canary)
+    try:
+        _wait_ready(proxy, ready_file)
+        addresses = ready_file.read_text().splitlines()
+        proxy.ports = tuple(int(address.rpartition(":")[2]) for address in addresses)
+        yield proxy
+    except BaseException:
+        if process.poll() is None:
+            proxy.kill()
+        raise
+    if process.returncode is None:
+        proxy.stop()
+    else:
+        proxy.judge()
+
+
+def _wait_ready(proxy: ProxyProcess, ready_file: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS_MAX
+    while not (ready_file.exists() and ready_file.stat().st_size):
+        assert proxy.process.poll() is None, f"xproxy ended before it was ready: {proxy.stderr()}"
+        assert time.monotonic() < deadline, f"xproxy was not ready: {proxy.stderr()}"
+        time.sleep(_POLL_SECONDS)

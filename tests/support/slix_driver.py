@@ -1,0 +1,282 @@
+"""slixmpp in a process of its own: asyncio stays out of the tests' process.
+
+Reads one job a line (JSON) on stdin, plays it, prints one outcome a line on stdout::
+
+    job      {"scenario": "login", "host": .., "port": .., "mode": "starttls" | "direct-tls", "domain": ..,
+              "ca_file": .. | null, "tls_max": "1.2" | null, "bodies": [..],
+              "clients": [{"user": .., "password": ..}, ..]}
+    outcome  {"final": {..}, "logins": [..], "secrets": [..]}      or {"crashed": traceback}
+
+``final`` is what the application got and must be the same with and without a proxy; ``logins`` is how each login went
+(mechanisms tried, conditions met, TLS version), where a listed difference is allowed; ``secrets`` is what went over the
+wire and must be in no log.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import socket
+import ssl
+import struct
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from slixmpp import JID, ClientXMPP
+from slixmpp.exceptions import IqError, IqTimeout
+
+STEP_SECONDS_MAX = 10.0
+RESOURCE = "slix"
+
+_PAYLOADS = re.compile(rb"<(?:auth|response|challenge|success)\b[^>]*>([^<]+)<")
+_SM_IDS = re.compile(rb"<(?:enabled|resume|resumed)\b[^>]*?\b(?:id|previd)=['\"]([^'\"]+)['\"]")
+
+
+class Client(ClientXMPP):
+    """A client that keeps what went over the wire and how its logins went."""
+
+    def __init__(self, job: dict[str, Any], index: int, *plugins: str) -> None:
+        who = job["clients"][index]
+        super().__init__(f"{who['user']}@{job['domain']}/{RESOURCE}-{index}", who["password"])
+        self.job = job
+        self.wire = bytearray()
+        self.logins: list[dict[str, Any]] = []
+        self.inbox: asyncio.Queue[str] = asyncio.Queue()
+        self.ends: asyncio.Queue[str] = asyncio.Queue()
+        self.enable_plaintext = False
+        self.enable_direct_tls = job["mode"] == "direct-tls"
+        self.enable_starttls = job["mode"] == "starttls"
+        self.ca_certs = job["ca_file"] and Path(job["ca_file"])
+        self.ssl_context.check_hostname = True
+        if job.get("tls_max") == "1.2":
+            self.ssl_context.maximum_version = ssl.TLSVersion.TLSv1_2
+        for plugin in plugins:
+            self.register_plugin(plugin)
+        self.add_event_handler("session_start", lambda _: self.ends.put_nowait("session"))
+        self.add_event_handler("session_resumed", lambda _: self.ends.put_nowait("resumed"))
+        self.add_event_handler("failed_all_auth", lambda _: self.ends.put_nowait("refused"))
+        self.add_event_handler("ssl_invalid_chain", self._on_tls_failed)
+        self.add_event_handler("connection_failed", self._on_tls_failed)
+        self.add_event_handler("disconnected", lambda _: self.ends.put_nowait("disconnected"))
+        self.add_event_handler("message", lambda message: self.inbox.put_nowait(message["body"]))
+        self.add_event_handler("failed_auth", self._on_failed_auth)
+
+    def _on_tls_failed(self, error: Any) -> None:
+        self.logins.append({"error": type(error).__name__})
+        self.ends.put_nowait("tls-failed" if isinstance(error, ssl.SSLError) else "connect-failed")
+        self.cancel_connection_attempt()
+
+    def _on_failed_auth(self, stanza: Any) -> None:
+        self.logins[-1]["failures"].append([self.logins[-1]["mechanisms"][-1], stanza["condition"]])
+
+    def send_raw(self, data: str | bytes) -> None:
+        raw = data.encode() if isinstance(data, str) else data
+        self.wire += raw
+        if b"<auth" in raw and (chosen := re.search(rb"mechanism=['\"]([^'\"]+)", raw)):
+            self.logins[-1]["mechanisms"].append(chosen[1].decode())
+            version = getattr(self.socket, "version", None)
+            self.logins[-1]["tls"] = version() if version else None
+        super().send_raw(data)
+
+    def data_received(self, data: bytes | str) -> None:
+        self.wire += data if isinstance(data, bytes) else data.encode()
+        super().data_received(data)
+
+    async def open(self) -> str:
+        """Connect and say how that ended: session, resumed, refused, tls-failed, connect-failed, disconnected."""
+        self.logins.append({"mechanisms": [], "failures": [], "tls": None})
+        self.connect(self.job["host"], self.job["port"])
+        end: str = await within(self.ends.get())
+        return end
+
+    async def leave(self) -> str:
+        """Close in form; "closed" when the server answered with its closing tag."""
+        if not self.is_connected():
+            self.cancel_connection_attempt()
+            return "not-connected"
+        self.disconnect()
+        await within(self.until("disconnected"))
+        return "closed" if self.wire.count(b"</stream:stream>") >= 2 else "dropped"
+
+    async def until(self, end: str) -> None:
+        """Wait for the end of that name; others are passed over."""
+        while await self.ends.get() != end:
+            pass
+
+    def lose(self) -> None:
+        """Lose the connection as a phone does that leaves the network: RST, no closing tag, no close_notify."""
+        assert self.transport is not None
+        sock = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    def secrets(self) -> list[str]:
+        """Return SASL payloads and SM ids that crossed the wire."""
+        wire = bytes(self.wire)
+        return [found.decode() for pattern in (_PAYLOADS, _SM_IDS) for found in pattern.findall(wire)]
+
+
+async def within(awaitable: Any) -> Any:
+    """Wait, but not for ever."""
+    return await asyncio.wait_for(awaitable, STEP_SECONDS_MAX)
+
+
+async def request(client: Client, xml_namespace: str, *, to: str | None, kind: str = "get") -> dict[str, Any]:
+    """Send an iq and say how it was answered."""
+    iq = client.make_iq_get(queryxmlns=xml_namespace, ito=to) if kind == "get" else client.make_iq_set(ito=to)
+    try:
+        answer = await iq.send(timeout=STEP_SECONDS_MAX)  # type: ignore[no-untyped-call]
+    except IqError as error:
+        return {"answer": "error", "condition": error.condition, "type": error.etype}
+    except IqTimeout:
+        return {"answer": "timeout"}
+    return {"answer": answer["type"]}
+
+
+async def login(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Log in, leave."""
+    client = clients[0]
+    end = await client.open()
+    jid = str(client.boundjid) if end == "session" else None
+    return {"end": end, "jid": jid, "left": await client.leave()}
+
+
+async def messages(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Two clients write to each other."""
+    alice, bob = clients
+    ends = [await alice.open(), await bob.open()]
+    alice.send_message(mto=bob.boundjid, mbody=job["bodies"][0], mtype="chat")
+    got = [await within(bob.inbox.get())]
+    bob.send_message(mto=alice.boundjid, mbody=job["bodies"][1], mtype="chat")
+    got.append(await within(alice.inbox.get()))
+    return {
+        "ends": ends,
+        "received": [got[i] == job["bodies"][i] for i in (0, 1)],
+        "left": [await c.leave() for c in clients],
+    }
+
+
+async def roster(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Fetch the roster."""
+    client = clients[0]
+    end = await client.open()
+    iq = client.make_iq_get("jabber:iq:roster")
+    answer = await iq.send(timeout=STEP_SECONDS_MAX)  # type: ignore[no-untyped-call]
+    items = {str(jid): item["subscription"] for jid, item in answer["roster"]["items"].items()}
+    return {"end": end, "items": items, "left": await client.leave()}
+
+
+async def disco(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Ask the server, then somebody who does not exist."""
+    client = clients[0]
+    end = await client.open()
+    namespace = "http://jabber.org/protocol/disco#info"
+    answers = [await request(client, namespace, to=to) for to in (job["domain"], f"nobody@{job['domain']}/gone")]
+    return {"end": end, "answers": answers, "left": await client.leave()}
+
+
+async def resume(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Lose the connection with a message under way, come back, get it (XEP-0198 section 5)."""
+    alice, bob = clients
+    await alice.open()
+    await bob.open()
+    jid = str(alice.boundjid)
+    if not alice.plugin["xep_0198"].sm_id:
+        await within(alice.wait_until("sm_enabled"))
+    alice.lose()
+    await within(alice.until("disconnected"))
+    bob.send_message(mto=JID(jid), mbody=job["bodies"][0], mtype="chat")
+    await request(bob, "urn:xmpp:ping", to=job["domain"])  # the server has dealt with the message by now
+    end = await alice.open()
+    got = await within(alice.inbox.get())
+    alice.send_message(mto=bob.boundjid, mbody=job["bodies"][1], mtype="chat")
+    back = await within(bob.inbox.get())
+    return {
+        "end": end,
+        "same_jid": str(alice.boundjid) == jid,
+        "received": [got == job["bodies"][0], back == job["bodies"][1]],
+        "left": [await alice.leave(), await bob.leave()],
+    }
+
+
+async def hold(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Log in, say so, answer each line on stdin with a round trip, until the connection ends; then come back once.
+
+    ``reconnect_port`` in a "resume" line says where to.
+    """
+    client = clients[0]
+    end = await client.open()
+    if not client.plugin["xep_0198"].sm_id:
+        await within(client.wait_until("sm_enabled"))
+    say({"held": end})
+    steps: list[Any] = []
+    while True:
+        order = json.loads(await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline))
+        if order["do"] == "ping":
+            steps.append((await request(client, "urn:xmpp:ping", to=job["domain"]))["answer"])
+            say({"step": steps[-1]})
+        elif order["do"] == "wait-end":
+            await within(client.until("disconnected"))
+            say({"step": "disconnected"})
+        elif order["do"] == "resume":
+            client.job["port"] = order["port"]
+            if order.get("ca_file"):
+                client.ca_certs = Path(order["ca_file"])
+            steps.append(await client.open())
+            say({"step": steps[-1]})
+        else:
+            return {"end": end, "steps": steps, "left": await client.leave()}
+
+
+SCENARIOS: dict[str, tuple[Any, int, tuple[str, ...]]] = {
+    "login": (login, 1, ()),
+    "messages": (messages, 2, ()),
+    "roster": (roster, 1, ()),
+    "disco": (disco, 1, ("xep_0030",)),
+    "resume": (resume, 2, ("xep_0198", "xep_0199")),
+    "hold": (hold, 1, ("xep_0198", "xep_0199")),
+}
+
+
+async def play(job: dict[str, Any]) -> dict[str, Any]:
+    """Play one job."""
+    run, count, plugins = SCENARIOS[job["scenario"]]
+    clients = [Client(job, index, *plugins) for index in range(count)]
+    final: dict[str, Any]
+    try:
+        final = await run(job, clients)
+    except TimeoutError:
+        final = {"timeout": traceback.format_exc()}
+    finally:
+        for client in clients:
+            with contextlib.suppress(Exception):
+                client.abort()
+    return {
+        "final": final,
+        "logins": [login for client in clients for login in client.logins],
+        "secrets": sorted({secret for client in clients for secret in client.secrets()}),
+    }
+
+
+def say(outcome: dict[str, Any]) -> None:
+    """Print one line."""
+    sys.stdout.write(json.dumps(outcome) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Play jobs until stdin ends."""
+    logging.disable(logging.CRITICAL)
+    while line := sys.stdin.readline():
+        try:
+            outcome = asyncio.run(play(json.loads(line)))
+        except Exception:
+            outcome = {"crashed": traceback.format_exc()}
+        say(outcome)
+
+
+if __name__ == "__main__":
+    main()
