@@ -236,7 +236,8 @@ def test_the_servers_text_can_be_switched_off() -> None:
 def test_a_comment_inside_auth_hides_nothing(talk: Dialogue) -> None:
     inside_tls(talk)
     talk.client(
-        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGp1bGll<!-- -->dABjYXB1bGV0LWNhbmFyeQ==</auth>"
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGp1bGll<!-- -->"
+        "dABjYXB1bGV0LWNhbmFyeQ==</auth>"
     )
     assert talk.one(SaslStarted).authcid == "juliet"
 
@@ -252,7 +253,8 @@ def test_a_binding_that_cannot_cross_is_predicted_and_named_as_the_cause() -> No
     talk = inside_tls(Dialogue())
     # p=tls-exporter,,n=juliet,r=nonce
     talk.client(
-        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1-PLUS'>cD10bHMtZXhwb3J0ZXIsLG49anVsaWV0LHI9bm9uY2U=</auth>"
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1-PLUS'>"
+        "cD10bHMtZXhwb3J0ZXIsLG49anVsaWV0LHI9bm9uY2U=</auth>"
     )
     verdict = talk.one(ChannelBindingVerdict)
     assert (verdict.channel_binding, verdict.prediction) == ("tls-exporter", "fails")
@@ -274,7 +276,8 @@ def test_a_refused_bind(talk: Dialogue) -> None:
     inside_tls(talk).client(PLAIN).server(SUCCESS).client(HEADER + BIND)
     talk.server(SERVER_HEADER + FEATURES_BIND)
     talk.server(
-        "<iq type='error' id='b1'><error type='cancel'><conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+        "<iq type='error' id='b1'><error type='cancel'>"
+        "<conflict xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
     )
     assert talk.one(BindFailed).condition == "conflict"
     assert not talk.session.established

@@ -25,7 +25,7 @@ from tests.support.dialogue import (
 )
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Side
-from xproxy.xmpp.actions import StartTls
+from xproxy.xmpp.session import Phase
 
 _ERROR = (
     "<iq type='error' id='d1'><error type='cancel'>"
@@ -103,8 +103,7 @@ def _play(lines: list[tuple[Side, bytes]], logged_in: bool, **how: Any) -> Dialo
         if talk.close is not None:
             break
         (talk.client if side is Side.CLIENT else talk.server)(line)
-        if any(isinstance(action, StartTls) for action in talk.actions):
-            talk.actions.clear()
+        if talk.session.phase is Phase.SECURING:
             talk.secured()
     return talk
 
