@@ -1,0 +1,288 @@
+"""A proxy between a test's own client and server, with a core and a channel that a test can look into."""
+
+import itertools
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import attrs
+import trio
+
+from xproxy.config.address import HostPort
+from xproxy.config.sessions import SessionLimits
+from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
+from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
+from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
+from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.seams import NewSession
+from xproxy.proxy.secure import Contexts
+from xproxy.record.recorder import Record
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
+
+E = TypeVar("E", bound=Event)
+
+OBSERVE = b"<observe/>"
+"""A chunk that holds this is observed by the stub core: one record before its bytes."""
+
+STARTTLS = b"<starttls/>"
+PROCEED = b"<proceed/>"
+CLOSING_TAG = b"</stream:stream>"
+BUG = b"<bug/>"
+
+
+class StubCore:
+    """Forwards everything and knows a few markers, each in one chunk."""
+
+    def __init__(self, mode: LegMode, at_ns: int, *, close_seconds: float = 5.0) -> None:
+        self.next_tick_ns: int | None = None
+        self.mode = mode
+        self._begun = at_ns
+        self._close_ns = int(close_seconds * 1e9)
+        self.bytes = {Side.CLIENT: 0, Side.SERVER: 0}
+        self.ends: dict[Side, EndOfInput] = {}
+        self.tags: set[Side] = set()
+        self.cause: CloseCause | None = None
+        self.initiator: Side | None = None
+
+    def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
+        self.bytes[side] += len(data)
+        actions: list[Action] = []
+        if BUG in data:
+            raise RuntimeError("quotes what the peer sent: s3cret")
+        if OBSERVE in data:
+            actions.append(Observe(StarttlsRequested()))
+        if CLOSING_TAG in data:
+            self.tags.add(side)
+        actions.append(Forward(data))
+        if data.endswith(STARTTLS):
+            actions.append(Pause(side))
+        if data.endswith(PROCEED):
+            actions += [Pause(side), StartTls(domain="localhost")]
+        return actions
+
+    def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
+        return [Observe(facts)]
+
+    def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
+        return [Observe(failure), *self._close(CloseCause.TLS_FAILED, failure.leg, EndOfInput.TRUNCATED)]
+
+    def end_of_input(self, side: Side, how: EndOfInput, at_ns: int) -> list[Action]:
+        again = side in self.ends
+        self.ends.setdefault(side, how)
+        if side in self.tags and not again and len(self.ends) == 1 and len(self.tags) == 1:
+            self.next_tick_ns = at_ns + self._close_ns
+            return []
+        cause = CloseCause.CLIENT_ENDED if side is Side.CLIENT else CloseCause.SERVER_ENDED
+        return self._close(CloseCause.STREAM_CLOSED if self.tags else cause, side, how)
+
+    def tick(self, at_ns: int) -> list[Action]:
+        self.next_tick_ns = None
+        return self._close(CloseCause.STREAM_CLOSED, None, EndOfInput.TRUNCATED)
+
+    def close(self, cause: CloseCause, at_ns: int) -> list[Action]:
+        return self._close(cause, None, EndOfInput.TRUNCATED)
+
+    def _close(self, cause: CloseCause, initiator: Side | None, how: EndOfInput) -> list[Action]:
+        if self.cause is not None:
+            return []
+        self.cause, self.initiator = cause, initiator
+        return [Close(cause=cause, initiator=initiator, how=how)]
+
+    def closed(self, at_ns: int) -> ConnectionClosed:
+        return ConnectionClosed(
+            initiator=self.initiator,
+            cause=self.cause or CloseCause.INTERNAL_ERROR,
+            duration_ns=at_ns - self._begun,
+            from_client=self._totals(Side.CLIENT),
+            from_server=self._totals(Side.SERVER),
+        )
+
+    def _totals(self, side: Side) -> DirectionTotals:
+        return DirectionTotals(
+            bytes=self.bytes[side],
+            stanzas=0,
+            errors=0,
+            closing_tag=side in self.tags,
+            end=self.ends.get(side),
+            last_element=None,
+            last_element_age_ms=None,
+        )
+
+
+class EventRecorder:
+    """Keeps the event itself in the document."""
+
+    def record(self, event: Event, at_ns: int) -> Record:
+        return Record({"event": event}, Level.INFO, event.action)  # type: ignore[dict-item]
+
+
+class ListChannel:
+    """Keeps what it is handed, and is full when told so."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.on_put: Callable[[list[Event]], None] | None = None
+        self._full = False
+        self._not_full = trio.Event()
+        self._news = trio.Event()
+
+    @property
+    def is_full(self) -> bool:
+        return self._full
+
+    def fill(self) -> None:
+        self._full = True
+        self._not_full = trio.Event()
+
+    def empty(self) -> None:
+        self._full = False
+        self._not_full.set()
+
+    def put_nowait(self, records: list[Record]) -> None:
+        events: list[Event] = [record.document["event"] for record in records]  # type: ignore[misc]
+        if self.on_put is not None:
+            self.on_put(events)
+        self.events += events
+        self._news.set()
+
+    async def wait_not_full(self) -> None:
+        await self._not_full.wait()
+
+    def of(self, *kinds: type[Event]) -> list[Event]:
+        """Return the events of these classes, in order."""
+        return [event for event in self.events if isinstance(event, kinds)]
+
+    async def wait_for(self, kind: type[E], count: int = 1) -> E:
+        """Return the ``count``-th event of ``kind`` as soon as there is one."""
+        while True:
+            found = [event for event in self.events if isinstance(event, kind)]
+            if len(found) >= count:
+                return found[count - 1]
+            self._news = trio.Event()
+            await self._news.wait()
+
+
+@attrs.define(eq=False)
+class Rig:
+    """A running proxy, and the server's end of its next session."""
+
+    proxy: Proxy
+    channel: ListChannel
+    plane: EpollPlane | WaitReadablePlane
+    address: Endpoint
+    upstream: socket.socket  # listening
+    cores: list[StubCore]
+
+    async def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
+        """Connect as a client, without a word."""
+        sock = socket.socket()
+        sock.setblocking(False)
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        try:
+            sock.connect((self.address.ip, self.address.port))
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+        return sock
+
+    async def accept(self) -> socket.socket:
+        """Take the proxy's next connection, as the server."""
+        await trio.lowlevel.wait_readable(self.upstream)
+        sock, _ = self.upstream.accept()
+        sock.setblocking(False)
+        return sock
+
+    async def pair(self, hello: bytes = b"<") -> tuple[socket.socket, socket.socket]:
+        """Return a client and a server that are connected through the proxy; ``hello`` has passed."""
+        client = await self.connect()
+        await send_all(client, hello)
+        server = await self.accept()
+        assert await receive_exactly(server, len(hello)) == hello
+        return client, server
+
+
+@asynccontextmanager
+async def proxying(
+    *,
+    limits: SessionLimits | None = None,
+    plane: type[EpollPlane] | type[WaitReadablePlane] = EpollPlane,
+    contexts: Contexts | None = None,
+    new_session: NewSession | None = None,
+    upstream: HostPort | None = None,
+    receive_buffer: int | None = None,
+) -> AsyncIterator[Rig]:
+    """Run a proxy before a listening socket; leaving the block cancels what is left."""
+    channel = ListChannel()
+    cores: list[StubCore] = []
+    ids = itertools.count(1)
+
+    def stub(mode: LegMode, at_ns: int) -> StubCore:
+        cores.append(StubCore(mode, at_ns))
+        return cores[-1]
+
+    the_plane: Plane = plane(channel=channel, wall_ns=time.time_ns)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        if receive_buffer is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        proxy = Proxy(
+            ProxySettings(
+                listen=(HostPort("127.0.0.1", 0),),
+                upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
+                limits=limits or SessionLimits(),
+            ),
+            channel=channel,
+            recorder=EventRecorder(),
+            new_recorder=lambda _: EventRecorder(),
+            new_session=new_session or stub,
+            new_trace_id=lambda: f"{next(ids):032x}",
+            wall_ns=time.time_ns,
+            contexts=contexts,
+            plane=the_plane,
+        )
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(proxy.serve)
+            assert isinstance(the_plane, EpollPlane | WaitReadablePlane)
+            yield Rig(proxy, channel, the_plane, address, listening, cores)
+            nursery.cancel_scope.cancel()
+
+
+async def send_all(sock: socket.socket, data: bytes) -> None:
+    """Send all of ``data``."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[sock.send(view) :]
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+
+
+async def receive_some(sock: socket.socket, size: int = 65_536) -> bytes:
+    """Return what comes next, ``b""`` at the end."""
+    while True:
+        try:
+            return sock.recv(size)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+
+
+async def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    """Return ``size`` bytes, fewer only at the end."""
+    parts = bytearray()
+    while len(parts) < size:
+        part = await receive_some(sock, size - len(parts))
+        if not part:
+            break
+        parts += part
+    return bytes(parts)
+
+
+async def receive_all(sock: socket.socket) -> bytes:
+    """Return everything until the end."""
+    parts = bytearray()
+    while part := await receive_some(sock):
+        parts += part
+    return bytes(parts)

@@ -1,0 +1,111 @@
+"""One session as the plane sees it: two legs, what holds each of them, and what its task must look at."""
+
+import enum
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from xproxy.events import EndOfInput, Side
+from xproxy.proxy.seams import Recorder, SessionCore, VerifyUpstreamName
+from xproxy.xmpp.actions import Close, StartTls
+
+TLS_RECORD_BYTES: Final = 16_384
+"""RFC 8446 section 5.1: more plaintext is never in one record, so one read never leaves any behind."""
+
+PLAIN_READ_BYTES: Final = 65_536
+
+
+class Hold(enum.IntFlag):
+    """Why a leg is not read. A leg without a reason is registered with the plane."""
+
+    SET_UP = 1  # its session's task has it: not joined yet, or handshakes are under way
+    PAUSED = 2  # the core said so
+    PEER_FULL = 4  # the other leg has not taken all that came from this one
+    BUSY = 8  # TLS must write before it can read on
+    ENDED = 16  # there is nothing more to read
+    CLOSING = 32  # the session ends
+
+
+class Leg:
+    """One connection of a session. Its socket belongs to the session's task, which alone closes it."""
+
+    __slots__ = ("backlog", "ended", "fd", "flow", "flushing", "hold", "peer", "read", "read_bytes", "side", "sock",
+                 "stuck", "write")  # fmt: skip
+
+    flow: "Flow"
+    peer: "Leg"
+    read: Callable[[int], bytes]
+    write: Callable[[bytes | memoryview], int]
+
+    def __init__(self, side: Side, sock: socket.socket) -> None:
+        self.side = side
+        self.hold: int = Hold.SET_UP  # a plain int: tested for every chunk
+        self.backlog: deque[bytes | memoryview] = deque()  # read from the peer, not yet taken by this leg
+        self.flushing = False  # a task is sending the backlog
+        self.stuck = False  # nothing can be sent any more; what comes for this leg is dropped
+        self.ended: EndOfInput | None = None
+        self.use(sock)
+
+    def use(self, sock: socket.socket) -> None:
+        """Talk through ``sock`` from now on."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        if isinstance(sock, ssl.SSLSocket):
+            # read and write are recv and send without the tests for flags.
+            self.read, self.write, self.read_bytes = sock.read, sock.write, TLS_RECORD_BYTES
+        else:
+            self.read, self.write, self.read_bytes = sock.recv, sock.send, PLAIN_READ_BYTES
+
+    @property
+    def tls(self) -> ssl.SSLSocket | None:
+        """The socket if it is a TLS socket."""
+        return self.sock if isinstance(self.sock, ssl.SSLSocket) else None
+
+    def waiting_bytes(self) -> int:
+        """How much waits to be sent."""
+        return sum(map(len, self.backlog))
+
+
+class Flow:
+    """One session: its two legs, its core, and a mailbox for its task."""
+
+    __slots__ = ("_news", "client", "close", "core", "recorder", "server", "starttls", "tick_ns", "verify_name")
+
+    def __init__(
+        self,
+        *,
+        core: SessionCore,
+        recorder: Recorder,
+        client: Leg,
+        server: Leg,
+        verify_name: VerifyUpstreamName | None = None,
+    ) -> None:
+        self.core = core
+        self.recorder = recorder
+        self.client = client
+        self.server = server
+        self.verify_name = verify_name
+        self.close: Close | None = None  # the first one counts
+        self.starttls: StartTls | None = None
+        self.tick_ns: int | None = None  # what the task waits for; the plane wakes it when the core wants less
+        self._news = trio.Event()
+        for leg, peer in ((client, server), (server, client)):
+            leg.flow = self
+            leg.peer = peer
+
+    def leg(self, side: Side) -> Leg:
+        """The leg of ``side``."""
+        return self.client if side is Side.CLIENT else self.server
+
+    def wake(self) -> None:
+        """Have the session's task look at the flow."""
+        self._news.set()
+
+    async def news(self) -> None:
+        """Wait until ``wake`` was called since the last return."""
+        await self._news.wait()
+        self._news = trio.Event()

@@ -1,0 +1,196 @@
+"""The proxy: its listeners, its plane, one task a session, and how all of it ends."""
+
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+
+import attrs
+import trio
+from lxml import etree
+
+from xproxy.config.address import HostPort
+from xproxy.config.sessions import SessionLimits
+from xproxy.events import Endpoint, Event
+from xproxy.events.connection import ConnectionRefused, RefusalReason
+from xproxy.events.proxy import LimitReached
+from xproxy.proxy.connect import Upstream
+from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
+from xproxy.proxy.plane import Plane, new_plane
+from xproxy.proxy.relay import Relay, Surroundings
+from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
+from xproxy.proxy.secure import Contexts
+from xproxy.proxy.sockets import close_socket, endpoint_of
+
+log = logging.getLogger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class ProxySettings:
+    """What a proxy is told."""
+
+    listen: tuple[HostPort, ...]
+    upstream: HostPort
+    limits: SessionLimits = attrs.Factory(SessionLimits)
+
+
+class Proxy:
+    """Serves sessions. Everything it needs is handed in; it opens and closes only sockets."""
+
+    def __init__(
+        self,
+        settings: ProxySettings,
+        *,
+        channel: Channel,
+        recorder: Recorder,
+        new_recorder: NewRecorder,
+        new_session: NewSession,
+        new_trace_id: Callable[[], str],
+        wall_ns: Callable[[], int],
+        contexts: Contexts | None = None,
+        plane: Plane | None = None,
+    ) -> None:
+        """Prepare a proxy.
+
+        ``recorder`` makes the records of events that belong to no session, ``new_recorder`` one for each session from
+        its trace id. ``new_session`` makes the core. ``contexts`` is for TLS; without it TLS fails on every session.
+        ``wall_ns`` is the UTC time in ns.
+        """
+        self._settings = settings
+        self._limits = settings.limits
+        self._channel = channel
+        self._recorder = recorder
+        self._new_recorder = new_recorder
+        self._new_trace_id = new_trace_id
+        self._wall_ns = wall_ns
+        self._plane = plane if plane is not None else new_plane(channel=channel, wall_ns=wall_ns)
+        self._surroundings = Surroundings(
+            limits=settings.limits,
+            upstream=Upstream(host=settings.upstream.host, port=settings.upstream.port),
+            channel=channel,
+            plane=self._plane,
+            contexts=contexts,
+            new_session=new_session,
+            wall_ns=wall_ns,
+        )
+        self._admissions = Admissions(
+            sessions_max=settings.limits.sessions_max,
+            sessions_per_address_max=settings.limits.sessions_per_address_max,
+        )
+        self._relays: set[Relay] = set()
+        self._draining = trio.Event()
+        self._at_once = trio.Event()
+        self._names_full = False
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are now."""
+        return self._admissions.count
+
+    def drain(self) -> None:
+        """Accept no more; let sessions end by themselves for ``drain_seconds``, then drop them. Again: drop them now.
+
+        ``serve`` returns when the last session is gone.
+        """
+        if self._draining.is_set():
+            self._at_once.set()
+        self._draining.set()
+
+    async def serve(self, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]] = trio.TASK_STATUS_IGNORED) -> int:
+        """Listen and serve until drained or cancelled; report the real addresses of the listeners when they are open.
+
+        Returns how many sessions were dropped at the end of draining.
+
+        Raises:
+            AddressProblem: an address cannot be listened on.
+        """
+        listeners = open_listeners(self._settings.listen)
+        try:
+            addresses = tuple(endpoint_of(sock.getsockname()) for sock in listeners)
+            async with trio.open_nursery() as planes:
+                await planes.start(self._run_plane)
+                async with trio.open_nursery() as sessions:
+
+                    def admit(admission: Admission) -> None:
+                        sessions.start_soon(self._session, admission)
+
+                    async with trio.open_nursery() as accepting:
+                        for sock in listeners:
+                            accepting.start_soon(self._listener(sock, admit).serve)
+                        task_status.started(addresses)
+                        await self._draining.wait()
+                        accepting.cancel_scope.cancel()
+                    for sock in listeners:
+                        close_socket(sock)
+                    dropped = await self._let_sessions_end()
+                planes.cancel_scope.cancel()
+            return dropped
+        finally:
+            for sock in listeners:
+                close_socket(sock)
+
+    def _listener(self, sock: socket.socket, admit: Callable[[Admission], None]) -> Listener:
+        return Listener(
+            sock,
+            channel=self._channel,
+            admissions=self._admissions,
+            refuse=self._note,
+            may_accept=self._may_accept,
+            admit=admit,
+        )
+
+    async def _run_plane(self, *, task_status: trio.TaskStatus[None]) -> None:
+        await self._plane.run(task_status=task_status)
+
+    async def _session(self, admission: Admission) -> None:
+        relay = Relay(
+            surroundings=self._surroundings,
+            recorder=self._new_recorder(self._new_trace_id()),
+            sock=admission.sock,
+            client=admission.client,
+            listener=admission.listener,
+        )
+        self._relays.add(relay)
+        try:
+            await relay.run()
+        finally:
+            self._relays.discard(relay)
+            admission.leave()
+
+    async def _let_sessions_end(self) -> int:
+        """Wait for the sessions; drop those that do not end in time, and return their number."""
+        with trio.move_on_after(self._limits.drain_seconds):
+            async with trio.open_nursery() as nursery:
+
+                async def stop_waiting_when(condition: Callable[[], Awaitable[None]]) -> None:
+                    await condition()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(stop_waiting_when, self._admissions.nobody_left)
+                nursery.start_soon(stop_waiting_when, self._at_once.wait)
+        dropped = len(self._relays)
+        for relay in list(self._relays):
+            relay.abort()
+        await self._admissions.nobody_left()
+        return dropped
+
+    def _may_accept(self) -> tuple[RefusalReason, int] | None:
+        if self._draining.is_set():
+            return RefusalReason.DRAINING, 0
+        limit = self._limits.names_total_max
+        if _names_total() < limit:
+            return None
+        if not self._names_full:
+            self._names_full = True
+            log.error("more than %d XML names are kept: draining, to be replaced by a new process", limit)
+            self._note(LimitReached(limit="sessions.names_total_max", value=limit, closes=False))
+            self.drain()
+        return RefusalReason.NAMES_TOTAL_MAX, limit
+
+    def _note(self, event: Event | ConnectionRefused) -> None:
+        self._channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+def _names_total() -> int:
+    """How many names libxml2 keeps for this thread; it never lets go of one."""
+    # Measured as documented for lxml 6; types-lxml does not know it.
+    return int(etree.memory_debugger.dict_size())  # type: ignore[attr-defined]

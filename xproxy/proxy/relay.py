@@ -1,0 +1,432 @@
+"""One session's task: it owns set-up, TLS, timeouts and the end; the plane moves the bytes in between.
+
+**The end.** An abrupt end stays an abrupt end: each leg is closed in the kind of the other's end, with close_notify,
+a bare FIN or RST, and no closing tag is ever invented, because that would destroy a resumable session (XEP-0198).
+TLS is only ended on a leg from which nothing more will be read: with data pending ``unwrap`` loses it. A leg whose peer
+may still be sending is shut down for writing and drained for a moment before it is closed, since closing a socket with
+unread bytes sends RST, and RST takes from the peer what it has not read yet. What is drained was never forwarded.
+
+**Whatever happens,** both descriptors are closed and ``ConnectionClosed`` is the last record of the session.
+"""
+
+import logging
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+import trio
+
+from xproxy.config.sessions import SessionLimits
+from xproxy.events import EndOfInput, Endpoint, Event, Side
+from xproxy.events.connection import (
+    CloseCause,
+    ConnectionAccepted,
+    ConnectionClosed,
+    ConnectionStalled,
+    DirectionTotals,
+    UnsupportedTransport,
+    UpstreamConnected,
+)
+from xproxy.events.proxy import LimitReached
+from xproxy.events.tls import StarttlsInjection, TlsFailed, TlsFailure
+from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
+from xproxy.proxy.diagnose import frames_of
+from xproxy.proxy.flow import Flow, Hold, Leg
+from xproxy.proxy.plane import Plane
+from xproxy.proxy.seams import Channel, NewSession, Recorder, SessionCore
+from xproxy.proxy.secure import Contexts, SecureFailed, Securing
+from xproxy.proxy.sockets import close_socket, endpoint_of, tune
+from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
+from xproxy.xmpp.actions import Action, Close, LegMode, Observe
+
+log = logging.getLogger(__name__)
+
+DRAIN_SECONDS: Final = 2.0
+"""How long a leg is drained behind our FIN. A peer that is alive answers within a round trip."""
+
+_CLOCK_CHECK_SECONDS: Final = 60.0
+"""The core's deadlines are wall-clock times; after this long a step of that clock is noticed."""
+
+_NS: Final = 1_000_000_000
+
+
+@attrs.frozen(kw_only=True)
+class Surroundings:
+    """What every session of a proxy shares."""
+
+    limits: SessionLimits
+    upstream: Upstream
+    channel: Channel
+    plane: Plane
+    contexts: Contexts | None  # None: TLS fails on every session
+    new_session: NewSession
+    wall_ns: Callable[[], int]
+
+
+class Relay:
+    """A session from accept to its last record."""
+
+    def __init__(
+        self,
+        *,
+        surroundings: Surroundings,
+        recorder: Recorder,
+        sock: socket.socket,
+        client: Endpoint,
+        listener: Endpoint,
+    ) -> None:
+        """Take over ``sock``, just accepted from ``client`` at ``listener``."""
+        self._around = surroundings
+        self._limits = surroundings.limits
+        self._plane = surroundings.plane
+        self._wall_ns = surroundings.wall_ns
+        self._recorder = recorder
+        self._sock = sock
+        self._client = client
+        self._listener = listener
+        self._accepted_at_ns = surroundings.wall_ns()
+        self._core: SessionCore | None = None
+        self._flow: Flow | None = None
+        self._scope = trio.CancelScope()  # everything before the end
+
+    def abort(self) -> None:
+        """End the session now, for the proxy is shutting down."""
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
+        try:
+            self._note(ConnectionAccepted(client=self._client, listener=self._listener))
+            with self._scope:
+                await self._session()
+            if self._scope.cancelled_caught:
+                self._close(CloseCause.SHUTDOWN)
+            await self._end_legs()
+        except trio.Cancelled:
+            self._close(CloseCause.SHUTDOWN)
+            raise
+        except Exception as error:  # a bug of ours ends this session only
+            log.error("a session ended for an internal error: %s", frames_of(error))
+            self._close(CloseCause.INTERNAL_ERROR)
+        finally:
+            self._close_sockets()
+            self._note(self._closed())
+
+    # Set-up -----------------------------------------------------------------------------------------------------
+
+    async def _session(self) -> None:
+        tune(self._sock, keepalive_seconds=self._limits.keepalive_seconds)
+        mode = await self._first_byte()
+        if mode is None:
+            return
+        self._core = core = self._around.new_session(mode, self._accepted_at_ns)
+        try:
+            server, seconds = await open_upstream(self._around.upstream, seconds_max=self._limits.connect_seconds_max)
+        except ConnectFailed as failed:
+            self._note(failed.failure)
+            self._close(CloseCause.UPSTREAM_FAILED)
+            return
+        self._flow = flow = Flow(
+            core=core,
+            recorder=self._recorder,
+            client=Leg(Side.CLIENT, self._sock),
+            server=Leg(Side.SERVER, server),
+        )
+        tune(server, keepalive_seconds=self._limits.keepalive_seconds)
+        self._note(
+            UpstreamConnected(
+                host=self._around.upstream.host,
+                server=endpoint_of(server.getpeername()),
+                local=endpoint_of(server.getsockname()),
+                seconds=seconds,
+            )
+        )
+        async with trio.open_nursery() as nursery:
+            if mode is LegMode.DIRECT_TLS:
+                await self._secure(flow, direct=True, domain=None)
+            if flow.close is None:
+                self._start_reading(flow)
+            await self._oversee(flow, nursery)
+            nursery.cancel_scope.cancel()
+
+    async def _first_byte(self) -> LegMode | None:
+        """Look at what the client begins with. None: the session is over."""
+        with trio.move_on_after(self._limits.first_byte_seconds_max) as waiting:
+            await trio.lowlevel.wait_readable(self._sock)
+        if waiting.cancelled_caught:
+            self._close(CloseCause.NEGOTIATION_TIMEOUT)
+            return None
+        try:
+            first = self._sock.recv(FIRST_BYTES, socket.MSG_PEEK)
+        except OSError:
+            self._first_end(EndOfInput.RESET)
+            return None
+        if not first:
+            self._first_end(EndOfInput.CLOSE_NOTIFY)
+            return None
+        transport, looks_like = transport_of(first)
+        if transport is Transport.OTHER:
+            self._note(UnsupportedTransport(looks_like=looks_like))
+            self._close(CloseCause.UNSUPPORTED_TRANSPORT)
+            return None
+        return LegMode.DIRECT_TLS if transport is Transport.TLS else LegMode.CLEAR
+
+    def _first_end(self, how: EndOfInput) -> None:
+        """The client left without a word."""
+        self._carry_out(self._ensure_core().end_of_input(Side.CLIENT, how, self._wall_ns()))
+
+    def _start_reading(self, flow: Flow) -> None:
+        for leg in (flow.client, flow.server):
+            self._plane.release(leg, Hold.SET_UP)
+
+    async def _secure(self, flow: Flow, *, direct: bool, domain: str | None) -> None:
+        """TLS on both legs, told to the core step by step; on failure the core says Close."""
+        securing = Securing(
+            flow=flow,
+            contexts=self._around.contexts,
+            limits=self._limits,
+            direct=direct,
+            domain=domain,
+            listener=self._listener,
+        )
+        try:
+            with trio.fail_after(self._limits.handshake_seconds_max):
+                for secure_leg in (securing.secure_server, securing.secure_client):
+                    facts = await secure_leg()
+                    now = self._wall_ns()
+                    self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
+        except trio.TooSlowError:
+            self._tls_failed(flow, securing.failure(TlsFailure.TIMEOUT))
+        except SecureFailed as failed:
+            self._tls_failed(flow, failed.event)
+
+    def _tls_failed(self, flow: Flow, event: TlsFailed | StarttlsInjection) -> None:
+        now = self._wall_ns()
+        if isinstance(event, TlsFailed):
+            self._plane.carry_out(flow, flow.core.tls_failed(event, now), now)
+        else:
+            self._note(event)
+            self._close(CloseCause.STARTTLS_INJECTION)
+
+    # While it runs ----------------------------------------------------------------------------------------------
+
+    async def _oversee(self, flow: Flow, nursery: trio.Nursery) -> None:
+        """Do what the plane leaves to the task, until the core or both peers have ended the session."""
+        legs = (flow.client, flow.server)
+        while flow.close is None and not all(leg.ended for leg in legs):
+            if not self._send_what_waits(flow, nursery) and flow.starttls is not None:
+                starttls, flow.starttls = flow.starttls, None
+                await self._secure(flow, direct=False, domain=starttls.domain)
+                if flow.close is None:
+                    self._start_reading(flow)
+                continue
+            now = self._wall_ns()
+            tick_ns = flow.tick_ns = flow.core.next_tick_ns
+            if tick_ns is not None and tick_ns <= now:
+                self._plane.carry_out(flow, flow.core.tick(now), now)
+                continue
+            wait = min((tick_ns - now) / _NS, _CLOCK_CHECK_SECONDS) if tick_ns is not None else float("inf")
+            with trio.move_on_after(wait):
+                await flow.news()
+        await self._flush(flow, nursery)
+
+    def _send_what_waits(self, flow: Flow, nursery: trio.Nursery) -> bool:
+        """See that somebody sends what waits; tell whether anything does."""
+        waiting = False
+        for leg in (flow.client, flow.server):
+            if leg.backlog or leg.hold & Hold.BUSY:
+                waiting = True
+                if not leg.flushing:
+                    leg.flushing = True
+                    nursery.start_soon(self._send_backlog, flow, leg)
+        return waiting
+
+    async def _flush(self, flow: Flow, nursery: trio.Nursery) -> None:
+        """Send what was read before the end."""
+        with trio.move_on_after(self._limits.close_seconds_max):
+            while self._send_what_waits(flow, nursery):
+                await flow.news()
+
+    async def _send_backlog(self, flow: Flow, leg: Leg) -> None:
+        """Send the backlog of ``leg``, then let its source be read again."""
+        stall = _Stall(self._limits, trio.current_time())
+        try:
+            while leg.backlog or leg.hold & Hold.BUSY:
+                if self._try_to_send(leg):
+                    stall = _Stall(self._limits, trio.current_time())
+                    continue
+                with trio.move_on_at(stall.next_at()):
+                    await trio.lowlevel.wait_writable(leg.sock)
+                    self._plane.release(leg, Hold.BUSY)
+                    continue
+                if self._stalled(flow, leg, stall):
+                    return
+        finally:
+            leg.flushing = False
+            flow.wake()
+        self._plane.release(leg.peer, Hold.PEER_FULL)
+
+    def _try_to_send(self, leg: Leg) -> bool:
+        """Offer what waits, unchanged; tell whether any of it was taken."""
+        if not leg.backlog:
+            return False
+        piece = leg.backlog[0]
+        try:
+            sent = leg.write(piece)
+        except (ssl.SSLWantWriteError, BlockingIOError):
+            return False
+        except OSError as error:
+            self._plane.send_failed(leg, error)
+            return True
+        if sent == len(piece):
+            leg.backlog.popleft()
+        else:
+            leg.backlog[0] = piece[sent:]
+        return True
+
+    def _stalled(self, flow: Flow, leg: Leg, stall: "_Stall") -> bool:
+        """Say that ``leg`` takes nothing; tell whether the session ends for it."""
+        if not stall.warned:
+            stall.warned = True
+            self._note(
+                ConnectionStalled(
+                    leg=leg.side,
+                    waiting_bytes=leg.waiting_bytes(),
+                    seconds=trio.current_time() - stall.since,
+                )
+            )
+            return False
+        self._note(
+            LimitReached(
+                limit="sessions.stall_seconds_max",
+                value=int(self._limits.stall_seconds_max),
+                sent_by=leg.peer.side,
+                closes=True,
+            )
+        )
+        leg.backlog.clear()
+        self._close(CloseCause.LIMIT_REACHED)
+        return True
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    async def _end_legs(self) -> None:
+        """Close each leg in the kind of the other's end."""
+        flow = self._flow
+        if flow is None:
+            return
+        how = flow.close.how if flow.close is not None else EndOfInput.TRUNCATED
+        with trio.move_on_after(self._limits.close_seconds_max):
+            async with trio.open_nursery() as nursery:
+                for leg in (flow.client, flow.server):
+                    self._plane.hold(leg, Hold.CLOSING)
+                    nursery.start_soon(self._end_leg, leg, leg.peer.ended or how)
+
+    async def _end_leg(self, leg: Leg, how: EndOfInput) -> None:
+        if how is EndOfInput.RESET:
+            close_socket(leg.sock, abruptly=True)
+            return
+        if leg.tls is not None and how is EndOfInput.CLOSE_NOTIFY and not leg.stuck:
+            await _send_close_notify(leg.tls)
+        if leg.ended is None:
+            await _drain(leg.sock)
+        close_socket(leg.sock)
+
+    def _close(self, cause: CloseCause) -> None:
+        """The proxy ends the session. A core that fails here has failed before, and was reported then."""
+        try:
+            self._carry_out(self._ensure_core().close(cause, self._wall_ns()))
+        except Exception as error:
+            log.error("a session could not be closed in form: %s", frames_of(error))
+        flow = self._flow
+        if flow is not None and flow.close is None:
+            flow.close = Close(cause=cause, initiator=None)
+            flow.wake()
+
+    def _close_sockets(self) -> None:
+        flow = self._flow
+        if flow is None:
+            close_socket(self._sock)
+            return
+        for leg in (flow.client, flow.server):
+            self._plane.hold(leg, Hold.CLOSING)
+            close_socket(leg.sock)
+
+    def _closed(self) -> ConnectionClosed:
+        now = self._wall_ns()
+        try:
+            return self._ensure_core().closed(now)
+        except Exception as error:
+            log.error("a session's totals are lost: %s", frames_of(error))
+        nothing = DirectionTotals(
+            bytes=0, stanzas=0, errors=0, closing_tag=False, end=None, last_element=None, last_element_age_ms=None
+        )
+        return ConnectionClosed(
+            initiator=None,
+            cause=CloseCause.INTERNAL_ERROR,
+            duration_ns=now - self._accepted_at_ns,
+            from_client=nothing,
+            from_server=nothing,
+        )
+
+    # Records ----------------------------------------------------------------------------------------------------
+
+    def _ensure_core(self) -> SessionCore:
+        if self._core is None:
+            self._core = self._around.new_session(LegMode.CLEAR, self._accepted_at_ns)
+        return self._core
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        """As the plane does, also before there are two legs: then only observations mean anything."""
+        now = self._wall_ns()
+        if self._flow is not None:
+            self._plane.carry_out(self._flow, actions, now)
+            return
+        for action in actions:
+            if isinstance(action, Observe):
+                self._note(action.event)
+
+    def _note(self, event: Event) -> None:
+        self._around.channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+class _Stall:
+    """How long a leg has taken nothing."""
+
+    def __init__(self, limits: SessionLimits, since: float) -> None:
+        self._limits = limits
+        self.since = since
+        self.warned = False
+
+    def next_at(self) -> float:
+        """The next time to say something about it."""
+        return self.since + (self._limits.stall_seconds_max if self.warned else self._limits.stall_seconds_warn)
+
+
+async def _send_close_notify(tls: ssl.SSLSocket) -> None:
+    """Say close_notify (RFC 8446 section 6.1). The answer is not waited for: nothing more will be read."""
+    while True:
+        try:
+            tls.unwrap()
+        except ssl.SSLWantWriteError:
+            await trio.lowlevel.wait_writable(tls)
+        except (ssl.SSLError, OSError, ValueError):
+            return  # SSLWantReadError: it is sent. Anything else: nobody is there to read it
+        else:
+            return
+
+
+async def _drain(sock: socket.socket) -> None:
+    """Send FIN and read, raw and unseen, until the peer's own FIN or for a moment."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+        with trio.move_on_after(DRAIN_SECONDS):
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                # Of the base class: an SSLSocket's own recv would decrypt.
+                if not socket.socket.recv(sock, 65_536):
+                    return
+    except OSError:
+        return

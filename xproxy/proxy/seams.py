@@ -1,0 +1,63 @@
+"""What the relay is handed: the shapes of its collaborators, so that it knows none of their modules."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from xproxy.events import EndOfInput, Event, Side
+from xproxy.events.connection import CloseCause, ConnectionClosed
+from xproxy.events.tls import TlsEstablished, TlsFailed
+from xproxy.record.recorder import Record
+from xproxy.xmpp.actions import Action, LegMode, VerifyName
+
+
+class SessionCore(Protocol):
+    """What decides about one session: ``xproxy.xmpp.session.Session``."""
+
+    next_tick_ns: int | None
+
+    def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
+        """Take bytes."""
+
+    def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
+        """TLS is up on a leg; the server's is told first."""
+
+    def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
+        """TLS failed on a leg."""
+
+    def end_of_input(self, side: Side, how: EndOfInput, at_ns: int) -> list[Action]:
+        """A peer will send no more; told a second time, it also takes no more."""
+
+    def tick(self, at_ns: int) -> list[Action]:
+        """``next_tick_ns`` has come."""
+
+    def close(self, cause: CloseCause, at_ns: int) -> list[Action]:
+        """The proxy ends the session."""
+
+    def closed(self, at_ns: int) -> ConnectionClosed:
+        """Both legs are gone."""
+
+
+class Recorder(Protocol):
+    """Makes records of events: ``xproxy.record.SessionRecorder`` and ``ProxyRecorder``."""
+
+    def record(self, event: Event, at_ns: int) -> Record:
+        """Return the record of ``event``, seen at ``at_ns`` (UTC ns)."""
+
+
+class Channel(Protocol):
+    """Takes records away: ``xproxy.log.channel.RecordChannel``."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the high mark is passed: no leg is read until it is not."""
+
+    def put_nowait(self, records: list[Record]) -> None:
+        """Take ``records``. Never blocks and never drops."""
+
+    async def wait_not_full(self) -> None:
+        """Return when ``is_full`` is False."""
+
+
+NewSession = Callable[[LegMode, int], SessionCore]  # mode, time of accept
+NewRecorder = Callable[[str], Recorder]  # trace id
+VerifyUpstreamName = Callable[[VerifyName], TlsFailed | None]

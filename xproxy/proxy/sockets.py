@@ -1,0 +1,72 @@
+"""Small facts about TCP sockets: addresses as the log shows them, options for both legs, ways to close."""
+
+import contextlib
+import errno
+import ipaddress
+import resource
+import socket
+import struct
+from typing import Any, Final
+
+import trio
+
+from xproxy.events import Endpoint
+
+_ABRUPT: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time: close() sends RST
+
+
+def endpoint_of(address: Any) -> Endpoint:
+    """Return the endpoint in a socket address of AF_INET or AF_INET6; a v4-mapped address is shown as IPv4."""
+    ip, port = str(address[0]), int(address[1])
+    ip = ip.partition("%")[0]  # the zone of a link-local address is no part of it
+    if ip.startswith("::ffff:") and "." in ip:
+        ip = ip.removeprefix("::ffff:")
+    return Endpoint(ip, port)
+
+
+def address_key(ip: str) -> str:
+    """What counts as one client address: an IPv4 address, or the /64 that one IPv6 subscriber has to himself."""
+    try:
+        parsed = ipaddress.ip_address(ip)
+    except ValueError:
+        return ip
+    if parsed.version == 4:
+        return ip
+    return str(ipaddress.ip_network((parsed, 64), strict=False))
+
+
+def tune(sock: socket.socket, *, keepalive_seconds: int) -> None:
+    """Set what both legs need. A peer that is gone already makes some systems refuse; reading will tell."""
+    sock.setblocking(False)
+    try:
+        # Messages are small and answers wait for them: Nagle's algorithm would add a round trip.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP):
+            raise
+
+
+def close_socket(sock: socket.socket, *, abruptly: bool = False) -> None:
+    """Close ``sock``, with RST if ``abruptly``. Never raises: there is nothing more to do about it."""
+    if sock.fileno() < 0:
+        return
+    trio.lowlevel.notify_closing(sock)
+    if abruptly:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABRUPT)
+    with contextlib.suppress(OSError):  # the descriptor is gone in any case (close(2))
+        sock.close()
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one; return what holds now: ``ProxyStarted.descriptors_max``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):  # some systems say infinity and do not mean it
+            return soft
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
