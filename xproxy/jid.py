@@ -28,6 +28,8 @@ DNS_NAME_OCTETS_MAX: Final = 253  # RFC 1035 section 2.3.4, in text form
 TEXT_CHARS_MAX: Final = 4 * 3 * PART_OCTETS_MAX
 """Longer text is refused unread. Enforcement shortens by composition, at most fourfold; above that no part can fit."""
 
+CACHED_CHARS_MAX: Final = 128  # addresses in use are shorter; strangers must not fill the cache with long ones
+
 LOCALPART_EXCLUDED: Final = frozenset("\"&'/:<>@")  # RFC 7622 section 3.3.1
 
 # Addresses of printable ASCII need no tables: PRECIS allows all of it (RFC 8264 section 9.11) and only lowers case.
@@ -67,7 +69,7 @@ class Jid:
 
         Raises: JidError.
         """
-        return _parse(text)
+        return _parse_cached(text) if len(text) <= CACHED_CHARS_MAX else _parse(text)
 
     @property
     def bare(self) -> "Jid":
@@ -80,7 +82,6 @@ class Jid:
         return text if self.resource is None else f"{text}/{self.resource}"
 
 
-@functools.lru_cache(maxsize=2048)
 def _parse(text: str) -> Jid:
     if len(text) > TEXT_CHARS_MAX:
         raise JidError("jid", "too-long")
@@ -94,6 +95,9 @@ def _parse(text: str) -> Jid:
         enforce_domainpart(domain),
         _enforce_resourcepart(resource) if slash else None,
     )
+
+
+_parse_cached: Final = functools.lru_cache(maxsize=2048)(_parse)
 
 
 def _enforce_localpart(text: str) -> str:

@@ -174,7 +174,19 @@ _VALUES: Final[Mapping[str, Mapping[str, _Rule]]] = {
     f"{{{_MUC_USER}}}item": _MUC_ITEM,
     "{http://jabber.org/protocol/muc#admin}item": _MUC_ITEM,
     f"{{{_MUC_USER}}}status": {"code": _code},
-    "{http://jabber.org/protocol/pubsub#errors}unsupported": {"feature": _one_of("subscribe", "publish", "items")},
+    "{http://jabber.org/protocol/pubsub#errors}unsupported": {
+        "feature": _one_of(
+            "access-authorize", "access-open", "access-presence", "access-roster", "access-whitelist", "auto-create",
+            "auto-subscribe", "collections", "config-node", "config-node-max", "create-and-configure", "create-nodes",
+            "delete-items", "delete-nodes", "filtered-notifications", "get-pending", "instant-nodes", "item-ids",
+            "last-published", "leased-subscription", "manage-subscriptions", "member-affiliation", "meta-data",
+            "modify-affiliations", "multi-collection", "multi-items", "multi-subscribe", "outcast-affiliation",
+            "persistent-items", "presence-notifications", "presence-subscribe", "publish", "publish-only-affiliation",
+            "publish-options", "publisher-affiliation", "purge-nodes", "retract-items", "retrieve-affiliations",
+            "retrieve-default", "retrieve-default-sub", "retrieve-items", "retrieve-subscriptions", "subscribe",
+            "subscription-notifications", "subscription-options",
+        )  # XEP-0060 section 10
+    },
     "{http://jabber.org/protocol/commands}command": {
         "action": _one_of("cancel", "complete", "execute", "next", "prev"),
         "status": _one_of("canceled", "completed", "executing"),
@@ -263,6 +275,8 @@ class _Writer:
             self._put(f" +{others}{{{others_octets}}}")
 
     def _namespace(self, namespace: str) -> str:
+        if not namespace:
+            return '""'
         number = self._namespaces.get(namespace)
         if number is not None:
             return f"#{number}"

@@ -16,7 +16,7 @@ class Identity:
     authzid: str | None = None
     realm: str | None = None  # DIGEST-MD5
     gs2_flag: str | None = None  # "n", "y", "p" (RFC 5801 section 5)
-    channel_binding: str | None = None  # the type behind "p="
+    channel_binding: str | None = None  # the type behind "p=", "unregistered" for one that is in no registry
     security_layer: bool = False  # after success the stream is wrapped (RFC 4422 section 3.7): inspection ends
     problem: str | None = None
     """The kind of ``SaslMalformed``: "structure", "utf-8", "saslname", "extension", "gs2-flag", "too-long"."""

@@ -14,7 +14,11 @@ from xproxy.xmpp.sasl.identity import Challenge, Identity
 from xproxy.xmpp.sasl.octets import read_name
 from xproxy.xmpp.sasl.opaque import NO_CHALLENGE, NO_IDENTITY
 
-_CHANNEL_BINDING: Final = re.compile(rb"[A-Za-z0-9.\-]{1,64}")  # cb-name, RFC 5801 section 5; the registry's are short
+_CHANNEL_BINDING: Final = re.compile(rb"[A-Za-z0-9.\-]+")  # cb-name, RFC 5801 section 5
+# RFC 5056 section 7 registry, and RFC 9266. Another name is not told: base64 fits the grammar of cb-name too, and
+# a client-final that begins with its proof, ``p=...``, must not come out as a binding.
+CHANNEL_BINDINGS: Final = frozenset({"tls-unique", "tls-server-end-point", "tls-unique-for-telnet", "tls-exporter"})
+UNREGISTERED: Final = "unregistered"
 _ATTRIBUTE: Final = re.compile(rb"[A-Za-z]=")
 _ESCAPE: Final = re.compile(r"=(2C|3D)?")
 _ITERATIONS: Final = re.compile(rb"[1-9][0-9]{0,9}")  # posit-number, RFC 5802 section 7; ten digits exceed any server
@@ -66,19 +70,18 @@ class ScramDecoder:
     def _read_client_first(self, payload: bytes) -> Identity:
         flag, comma, rest = payload.partition(b",")
         authzid_field, second_comma, bare = rest.partition(b",")
-        problems: list[str | None] = []
-        gs2_flag, channel_binding = None, None
-        if flag in (b"n", b"y"):
-            gs2_flag = flag.decode()
-        elif flag.startswith(b"p="):
-            gs2_flag = "p"
-            if _CHANNEL_BINDING.fullmatch(flag, 2):
-                channel_binding = flag[2:].decode()
-            else:
-                problems.append("structure")
+        gs2_flag = flag[:1].decode() if flag in (b"n", b"y") or flag.startswith(b"p=") else None
         if gs2_flag is None or not comma or not second_comma:
-            # Not a gs2 header: what stands where is anybody's guess, so no name is read.
-            return Identity(gs2_flag=gs2_flag, channel_binding=channel_binding, problem="structure")
+            # Not a gs2 header: what stands where is anybody's guess, so nothing is read.
+            return Identity(problem="structure")
+
+        problems: list[str | None] = []
+        channel_binding = None
+        if gs2_flag == "p" and _CHANNEL_BINDING.fullmatch(flag, 2):
+            channel_binding = flag[2:].decode()
+            channel_binding = channel_binding if channel_binding in CHANNEL_BINDINGS else UNREGISTERED
+        elif gs2_flag == "p":
+            problems.append("structure")
         if self._plus != (gs2_flag == "p"):
             problems.append("gs2-flag")  # RFC 5802 section 6: "p" with -PLUS, and only then
 
