@@ -1,14 +1,57 @@
-"""Settings -> a running proxy: what is opened, in which order, and that all of it is closed again."""
+"""Settings -> a running proxy: what is opened, in which order, and that all of it is closed again.
 
-from collections.abc import Callable
+Start: state directory, correlation key, certificates, the server's name, descriptors, log, listeners. Each step may
+refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order. Listening comes
+last: a client that can connect is served and recorded. The end is the same way back: listeners close, sessions drain,
+``proxy-stopped`` is recorded, the log is written out and closed.
+
+The server is not connected to at the start: it would see a connection that no client made. Its name is looked up,
+because a name that is not known is a slip of the pen; a server that is down may come up at any time, so that is said on
+stderr when the first client meets it, and again when the server is back.
+"""
+
+import logging
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import attrs
 import trio
 
+from xproxy import __version__
 from xproxy.config.address import HostPort
+from xproxy.config.log import LogSettings
 from xproxy.config.settings import Settings
-from xproxy.events import Endpoint
+from xproxy.config.state import make_state_directory, read_correlation_key
+from xproxy.config.stream import StreamPolicy
+from xproxy.errors import AddressProblem, EnvironmentProblem, XproxyError, find_problem
+from xproxy.events import Endpoint, Event, Level
+from xproxy.events.connection import UpstreamConnected, UpstreamFailed
+from xproxy.events.proxy import ConfigChanged, ProxyStarted, ProxyStopped
+from xproxy.log.channel import Output, OutputGone, RecordChannel
+from xproxy.log.filters import LevelFilter, level_from_name
+from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
+from xproxy.log.view import HumanView
+from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
+from xproxy.xmpp.actions import LegMode
+from xproxy.xmpp.session import Session
+
+log = logging.getLogger(__name__)
+
+DESCRIPTORS_OWN: Final = 64  # for ourselves: log, epoll, listeners, certificates, name look-ups
+LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name
+
+Reread = Callable[[], Settings]
 
 
 @attrs.frozen(kw_only=True)
@@ -25,7 +68,7 @@ class Running:
 async def run(
     settings: Settings,
     *,
-    reread: Callable[[], Settings] | None = None,
+    reread: Reread | None = None,
     signals: bool = False,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -34,6 +77,330 @@ async def run(
     ``reread`` returns the settings anew on SIGHUP; without it only certificates and the log file are opened again.
 
     Raises:
-        XproxyError: the settings cannot be put to work on this machine; nothing is left open.
+        XproxyError: the settings cannot be put to work on this machine, or an output of the log is gone for ever;
+            nothing is left open.
     """
-    raise NotImplementedError
+    assert settings.upstream.address is not None, "load(need_upstream=True) has seen to it"
+    state = settings.state.directory
+    make_state_directory(state)
+    correlation_key = read_correlation_key(state, secrets.token_bytes)
+    certificates = Certificates(settings)
+    await look_up(settings.upstream.address)
+    descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
+    levels = LevelFilter(level_from_name(settings.log.level))
+    gone: list[OutputGone] = []
+    app: _App | None = None
+
+    def give_up(problem: OutputGone) -> None:
+        gone.append(problem)
+        if app is not None:
+            app.abort("log-gone")
+
+    with open_log(settings.log, levels, settings.upstream.address, give_up) as channel:
+        app = _App(
+            settings=settings,
+            reread=reread,
+            correlation_key=correlation_key,
+            certificates=certificates,
+            channel=channel,
+            levels=levels,
+        )
+        try:
+            await app.serve(descriptors_max=descriptors_max, signals=signals, task_status=task_status)
+        except BaseExceptionGroup as group:
+            if problem := find_problem(group):
+                raise problem from problem.__cause__
+            raise
+    if gone:
+        raise gone[0]
+
+
+class _App:
+    """A run from the open log to its end."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        reread: Reread | None,
+        correlation_key: bytes,
+        certificates: "Certificates",
+        channel: RecordChannel,
+        levels: LevelFilter,
+    ) -> None:
+        assert settings.upstream.address is not None
+        self._settings = settings
+        self._upstream = settings.upstream.address
+        self._reread = reread
+        self._certificates = certificates
+        self._channel = channel
+        self._levels = levels
+        self._policy = StreamPolicy(
+            domain=settings.upstream.domain,
+            on_inspection_lost_client=settings.policy.on_inspection_lost_client,
+            on_inspection_lost_server=settings.policy.on_inspection_lost_server,
+            server_text=settings.log.server_text,
+            debug_events=levels.level <= Level.DEBUG,
+            correlation_key=correlation_key,
+            negotiation_seconds_max=settings.sessions.negotiation_seconds_max,
+            close_seconds_max=settings.sessions.close_seconds_max,
+        )
+        observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
+        self._recorder = ProxyRecorder(observer=observer)
+        self._proxy = Proxy(
+            ProxySettings(listen=settings.listen.addresses, upstream=self._upstream, limits=settings.sessions),
+            channel=channel,
+            recorder=self._recorder,
+            new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer),
+            new_session=self._new_session,
+            new_trace_id=partial(secrets.token_hex, 16),  # W3C trace context: 16 random bytes
+            wall_ns=time.time_ns,
+            contexts=certificates.contexts,
+        )
+        self._stop_reason: str | None = None
+        self._dropped = 0
+
+    async def serve(self, *, descriptors_max: int, signals: bool, task_status: trio.TaskStatus[Running]) -> None:
+        """Serve until stopped."""
+        numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ()
+        with trio.open_signal_receiver(*numbers) if numbers else nullcontext() as received:
+            async with trio.open_nursery() as nursery:
+                finished = trio.Event()
+                listeners: tuple[Endpoint, ...] = await nursery.start(self._serve_proxy, finished)
+                settings = self._settings
+                self._note(
+                    ProxyStarted(
+                        version=__version__,
+                        pid=os.getpid(),
+                        listeners=listeners,
+                        upstream=str(self._upstream),
+                        upstream_verify=settings.upstream.verify,
+                        certificate="ca" if settings.tls.certificate_file is None else "files",
+                        descriptors_max=descriptors_max,
+                        sessions_max=settings.sessions.sessions_max,
+                    )
+                )
+                if received is not None:
+                    nursery.start_soon(self._obey, received)
+                task_status.started(
+                    Running(
+                        listeners=listeners,
+                        upstream=self._upstream,
+                        ca_file=self._certificates.ca_file,
+                        log_file=settings.log.path,
+                        stop=self.stop,
+                    )
+                )
+                await finished.wait()
+                nursery.cancel_scope.cancel()
+        self._note(ProxyStopped(reason=self._stop_reason or "finished", sessions_aborted=self._dropped))
+
+    def stop(self, reason: str) -> None:
+        """Drain; told again, drop the sessions."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            if count := self._proxy.sessions:
+                seconds = self._settings.sessions.drain_seconds
+                log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, seconds)
+        self._proxy.drain()
+
+    def abort(self, reason: str) -> None:
+        """Drop the sessions and stop."""
+        self.stop(reason)
+        self._proxy.drain()
+
+    async def _serve_proxy(self, finished: trio.Event, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
+        self._dropped = await self._proxy.serve(task_status=task_status)
+        finished.set()
+
+    def _new_session(self, mode: LegMode, at_ns: int) -> Session:
+        return Session(limits=self._settings.stream, policy=self._policy, mode=mode, at_ns=at_ns)
+
+    def _note(self, event: Event) -> None:
+        self._channel.put_nowait([self._recorder.record(event, time.time_ns())])
+
+    # Signals ----------------------------------------------------------------------------------------------------
+
+    async def _obey(self, received: AsyncIterator[int]) -> None:
+        async for number in received:
+            if number == signal.SIGHUP:
+                await self.reload()
+            else:
+                self.stop(signal.Signals(number).name.lower())
+
+    async def reload(self) -> None:
+        """Read certificates and the log level again, open the log file again. What is bad is recorded, the old kept."""
+        done = []
+        for what, renew in (
+            ("log-file", self._channel.reopen),
+            ("certificates", self._renew_certificates),
+            ("log-level", self._renew_level),
+        ):
+            try:
+                await renew()
+            except (XproxyError, OSError) as error:
+                problem = str(error).replace("\n", "; ")
+                log.error("%s kept as before: %s", what, problem)
+                self._note(ConfigChanged(what=(what,), problem=problem))
+            else:
+                done.append(what)
+        if done:
+            self._note(ConfigChanged(what=tuple(done)))
+
+    async def _renew_certificates(self) -> None:
+        self._certificates.reload()
+
+    async def _renew_level(self) -> None:
+        if self._reread is None:
+            return
+        settings = self._reread()
+        level = level_from_name(settings.log.level)
+        self._levels.level = level
+        self._policy = attrs.evolve(self._policy, debug_events=level <= Level.DEBUG)  # of sessions from now on
+        if waiting := list(changed_keys(self._settings, settings)):
+            log.warning("changed, but only read at the start: %s", ", ".join(waiting))
+
+
+def changed_keys(old: Settings, new: Settings) -> Iterator[str]:
+    """Yield the keys that differ and that a running proxy does not take over."""
+    for section in attrs.fields_dict(Settings):
+        was, now = getattr(old, section), getattr(new, section)
+        for key in attrs.fields_dict(type(was)):
+            name = f"{section}.{key}"
+            if name != "log.level" and getattr(was, key) != getattr(now, key):
+                yield name
+
+
+class Certificates:
+    """What clients are shown, and whom we believe upstream; read again while running."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Read everything, and make the CA if there is none and it is needed.
+
+        Raises:
+            FileProblem: a file is missing, unreadable, or not what it should be.
+        """
+        self._settings = settings
+        self.contexts = None
+        self.ca_file: Path | None = None
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the files again. On a FileProblem everything stays as it was."""
+
+
+# Steps of the start -------------------------------------------------------------------------------------------------
+
+
+async def look_up(address: HostPort) -> None:
+    """Check that the server's name is known.
+
+    Raises:
+        AddressProblem: it is not.
+    """
+    with trio.move_on_after(LOOKUP_SECONDS_MAX) as waiting:
+        try:
+            await trio.socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except (socket.gaierror, UnicodeError) as error:
+            temporary = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+            raise AddressProblem(
+                f"the server {address} cannot be looked up: {address.host} "
+                + ("got no answer from the name service" if temporary else "is not known"),
+                "check --upstream, and that this machine's resolver works (getent hosts NAME)",
+                address=str(address),
+            ) from error
+    if waiting.cancelled_caught:
+        log.warning("the name service has not answered for %s in %.0f s; going on", address.host, LOOKUP_SECONDS_MAX)
+
+
+def raise_descriptor_limit(sessions_max: int) -> int:
+    """Raise the soft limit of open files to the hard one and return it; say if it is too low for ``sessions_max``."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        # macOS says "unlimited" and then refuses it; the soft limit stays as it was.
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 2 * sessions_max:
+        log.warning(
+            "%d open files allow about %d sessions, sessions_max is %d: raise the limit (ulimit -Hn, LimitNOFILE=)",
+            soft,
+            max(0, soft - DESCRIPTORS_OWN) // 2,
+            sessions_max,
+        )
+    return soft
+
+
+@contextmanager
+def open_log(
+    settings: LogSettings, levels: LevelFilter, upstream: HostPort, on_gone: Callable[[OutputGone], None]
+) -> Iterator[RecordChannel]:
+    """Open the outputs and start their writer; at the end everything is written out and closed.
+
+    Raises:
+        FileProblem: the file cannot be opened.
+        EnvironmentProblem: at the end, when records could not be written.
+    """
+    with ExitStack() as stack:
+        channel = RecordChannel(records_max=settings.records_max, on_fatal=on_gone)
+        for output in open_outputs(settings):
+            stack.callback(output.close)
+            channel.add_output(output, levels)
+        channel.add_output(UpstreamWatch(upstream), LevelFilter(Level.INFO))
+        channel.start()
+        stack.pop_all()  # from here on the channel closes them
+    try:
+        yield channel
+    except BaseException:
+        channel.close()
+        raise
+    if lost := channel.close():
+        raise EnvironmentProblem(
+            f"{lost} records could not be written to {settings.path or 'standard output'}",
+            "they are lost; see what was said about it above",
+        )
+
+
+def open_outputs(settings: LogSettings) -> Iterator[Output]:
+    """Yield what ``[log]`` asks for: standard output or the file, and the view for people."""
+    is_terminal = sys.stdout.isatty()
+    human = settings.format == "human" or (settings.format == "auto" and is_terminal)
+    if settings.path is not None or not human:
+        yield JsonLinesFile(settings.path or STANDARD_OUTPUT)
+    if human:
+        from rich.console import Console
+
+        yield HumanView(Console(markup=False, emoji=False, highlight=False, soft_wrap=True))
+
+
+class UpstreamWatch:
+    """An output that says on stderr, for the operator, when the server cannot be reached and when it can again."""
+
+    def __init__(self, upstream: HostPort) -> None:
+        self.name = "diagnostics"
+        self._upstream = upstream
+        self._down = False
+
+    def take(self, records: Sequence[Record]) -> None:
+        """Look at what passes."""
+        for record in records:
+            if record.action == UpstreamFailed.action and not self._down:
+                self._down = True
+                log.warning(
+                    "the server %s cannot be reached (%s), clients are turned away until it can: "
+                    "start it, or check --upstream",
+                    self._upstream,
+                    record.document["event"]["reason"],
+                )
+            elif record.action == UpstreamConnected.action and self._down:
+                self._down = False
+                log.warning("the server %s can be reached again", self._upstream)
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
+    def reopen(self) -> None:
+        """Nothing to do."""
+
+    def close(self) -> None:
+        """Nothing to do."""

@@ -94,6 +94,20 @@ class ConfigProblems(UsageProblem):
         return "\n".join(str(problem) for problem in self.problems)
 
 
+def find_problem(error: BaseException) -> XproxyError | None:
+    """Return the operator's problem in ``error``, which may be a group that nurseries made around it.
+
+    None if there is anything else in the group: a bug must not hide behind a sentence.
+    """
+    if isinstance(error, XproxyError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [find_problem(each) for each in error.exceptions]
+        if all(found):
+            return found[0]
+    return None
+
+
 def _hint_for(error: OSError) -> str | None:
     match error:
         case FileNotFoundError():

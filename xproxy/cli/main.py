@@ -4,17 +4,14 @@
 """
 
 import importlib
-import os
 import signal
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 
 import attrs
 import click
 
 from xproxy import __version__
-from xproxy.errors import EXIT_ENVIRONMENT, ConfigProblems, XproxyError
+from xproxy.errors import EXIT_ENVIRONMENT, find_problem
 
 _EPILOG = """\b
 Examples:
@@ -35,6 +32,8 @@ Exit codes: 0 ok, 1 the answer is no, 2 usage or configuration, 3 environment.
 xproxy ends TLS between a client and its server. Use it where you may: on your own traffic, on servers you run, with
 the knowledge of those whose traffic it is.
 """
+
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
 
 @attrs.frozen
@@ -98,40 +97,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return 128 + signal.SIGINT
+        return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output went away (``| head``). Nothing can be flushed to it at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        from xproxy.cli.output import exit_quietly_on_broken_pipe
+
+        exit_quietly_on_broken_pipe()  # the reader of our output went away, as in ``| head``
         return 128 + signal.SIGPIPE
+    except BaseExceptionGroup as group:
+        if group.split(KeyboardInterrupt)[1] is None:
+            return EXIT_INTERRUPTED
+        return _report(group)
     except Exception as error:
         return _report(error)
 
 
-def _report(error: Exception) -> int:
+def _report(error: BaseException) -> int:
     """Say on stderr what went wrong and return the exit code."""
-    if (problem := find_problem(error)) is None:
-        # A bug. Here, and only here, a traceback helps.
-        traceback.print_exception(error)
-        click.echo(f"xproxy: internal error, please report it: {type(error).__name__}", err=True)
-        return EXIT_ENVIRONMENT
-    click.echo(f"xproxy: {problem.message}", err=True)
-    if isinstance(problem, ConfigProblems):
-        for each in problem.problems:
-            click.echo(f"  {each}", err=True)
-    elif problem.hint:
-        click.echo(f"  {problem.hint}", err=True)
-    return problem.exit_code
+    if problem := find_problem(error):
+        from xproxy.cli.output import print_error
 
+        print_error(problem)
+        return problem.exit_code
+    # A bug: where it happened helps, but the text of an exception may quote what a peer sent.
+    from xproxy.proxy.diagnose import frames_of
 
-def find_problem(error: BaseException) -> XproxyError | None:
-    """Return the operator's problem in ``error``, which may be a group that nurseries made around it.
-
-    None if there is anything else in the group: a bug must not hide behind a sentence.
-    """
-    if isinstance(error, XproxyError):
-        return error
-    if isinstance(error, BaseExceptionGroup):
-        found = [find_problem(each) for each in error.exceptions]
-        if all(found):
-            return found[0]
-    return None
+    click.echo(f"xproxy: internal error, please report it: {frames_of(error)}", err=True)
+    return EXIT_ENVIRONMENT

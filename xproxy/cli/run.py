@@ -69,8 +69,8 @@ def run(config_file: Path | None, ready_file: Path | None, **options: object) ->
     trio.run(_run, read(), read, ready_file)
 
 
-async def _run(settings: Settings, reread: "app.Reread", ready_file: Path | None) -> None:
-    async with trio.open_nursery(strict_exception_groups=False) as nursery:
+async def _run(settings: Settings, reread: app.Reread, ready_file: Path | None) -> None:
+    async with trio.open_nursery() as nursery:
         running: app.Running = await nursery.start(partial(app.run, settings, reread=reread, signals=True))
         try:
             if ready_file:
