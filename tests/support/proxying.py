@@ -2,24 +2,31 @@
 
 import itertools
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 import attrs
 import trio
+import trustme
 
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.proxy.contexts import TlsContexts
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.seams import NewSession
-from xproxy.proxy.secure import Contexts
+from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.recorder import Record
+from xproxy.tls.authority import Authority
+from xproxy.tls.contexts import ServerLegContexts
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
 
 E = TypeVar("E", bound=Event)
@@ -255,8 +262,8 @@ async def send_all(sock: socket.socket, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
-            view = view[sock.send(view) :]
-        except BlockingIOError:
+            view = view[sock.send(view[:16_384]) :]
+        except (BlockingIOError, ssl.SSLWantWriteError):
             await trio.lowlevel.wait_writable(sock)
 
 
@@ -265,7 +272,7 @@ async def receive_some(sock: socket.socket, size: int = 65_536) -> bytes:
     while True:
         try:
             return sock.recv(size)
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             await trio.lowlevel.wait_readable(sock)
 
 
@@ -286,3 +293,81 @@ async def receive_all(sock: socket.socket) -> bytes:
     while part := await receive_some(sock):
         parts += part
     return bytes(parts)
+
+
+@attrs.define(eq=False)
+class Certified:
+    """A directory with a CA of ours, and TLS for a server named "localhost" and for clients that trust the CA."""
+
+    contexts: TlsContexts
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+def certified(state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True) -> Certified:
+    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
+    real = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    real.issue_cert(*names).configure_cert(server)
+    bundle = state / "real-ca.pem"
+    real.cert_pem.write_to_path(str(bundle))
+    authority = Authority.open_(state / "state")
+    client = ssl.create_default_context(cafile=str(authority.certificate_path))
+    contexts = TlsContexts(
+        certificates=authority,
+        server_leg=ServerLegContexts.load(bundle, verify=verify),
+        domain=None,
+        now=lambda: datetime.now(UTC),
+    )
+    return Certified(contexts, server, client)
+
+
+async def both_secured(
+    client: socket.socket, server: socket.socket, tls: Certified, server_name: str = "localhost"
+) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+    """Return both sockets after their handshakes with the proxy between them."""
+    done: dict[str, ssl.SSLSocket] = {}
+
+    async def secure_client() -> None:
+        done["client"] = await wrap(client, tls.client, server_name)
+
+    async def secure_server() -> None:
+        done["server"] = await wrap(server, tls.server)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(secure_client)
+        nursery.start_soon(secure_server)
+    return done["client"], done["server"]
+
+
+async def directly_secured(
+    rig: Rig, tls: Certified, server_name: str = "localhost"
+) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
+    """Return a client and a server that are connected through the proxy by TLS from the first byte."""
+    done: dict[str, ssl.SSLSocket] = {}
+    client = await rig.connect()
+
+    async def secure_client() -> None:
+        done["client"] = await wrap(client, tls.client, server_name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(secure_client)
+        done["server"] = await wrap(await rig.accept(), tls.server)
+    return done["client"], done["server"]
+
+
+async def wrap(sock: socket.socket, context: ssl.SSLContext, server_name: str | None = None) -> ssl.SSLSocket:
+    """Return ``sock`` after a handshake: as the client with ``server_name``, else as the server."""
+    tls = context.wrap_socket(
+        sock,
+        server_side=context.protocol is ssl.PROTOCOL_TLS_SERVER,
+        server_hostname=server_name,
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=False,
+    )
+    try:
+        await shake_hands(tls)
+    except BaseException:
+        tls.close()
+        raise
+    return tls

@@ -30,6 +30,7 @@ class ProxySettings:
 
     listen: tuple[HostPort, ...]
     upstream: HostPort
+    domain: str | None = None  # --domain: for direct TLS without a name that could be one
     limits: SessionLimits = attrs.Factory(SessionLimits)
 
 
@@ -69,6 +70,8 @@ class Proxy:
             channel=channel,
             plane=self._plane,
             contexts=contexts,
+            domain=settings.domain,
+            own_names=frozenset(address.host.lower() for address in settings.listen),
             new_session=new_session,
             wall_ns=wall_ns,
         )

@@ -30,7 +30,7 @@ from xproxy.events.connection import (
     UpstreamConnected,
 )
 from xproxy.events.proxy import LimitReached
-from xproxy.events.tls import StarttlsInjection, TlsFailed, TlsFailure
+from xproxy.events.tls import StarttlsInjection, TlsFailed
 from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
@@ -39,7 +39,9 @@ from xproxy.proxy.seams import Channel, NewSession, Recorder, SessionCore
 from xproxy.proxy.secure import Contexts, SecureFailed, Securing
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
-from xproxy.xmpp.actions import Action, Close, LegMode, Observe
+from xproxy.tls.failures import HandshakeRefused, failure_of
+from xproxy.tls.verify import UpstreamIdentity
+from xproxy.xmpp.actions import Action, Close, LegMode, Observe, VerifyName
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Surroundings:
     channel: Channel
     plane: Plane
     contexts: Contexts | None  # None: TLS fails on every session
+    domain: str | None  # --domain: the name for direct TLS without one
+    own_names: frozenset[str]  # hosts of our own listeners, lower case
     new_session: NewSession
     wall_ns: Callable[[], int]
 
@@ -89,6 +93,8 @@ class Relay:
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
+        self._identity: UpstreamIdentity | None = None
+        self._direct = False
         self._scope = trio.CancelScope()  # everything before the end
 
     def abort(self) -> None:
@@ -133,6 +139,7 @@ class Relay:
             recorder=self._recorder,
             client=Leg(Side.CLIENT, self._sock),
             server=Leg(Side.SERVER, server),
+            verify_name=self._verify_name,
         )
         tune(server, keepalive_seconds=self._limits.keepalive_seconds)
         self._note(
@@ -145,7 +152,7 @@ class Relay:
         )
         async with trio.open_nursery() as nursery:
             if mode is LegMode.DIRECT_TLS:
-                await self._secure(flow, direct=True, domain=None)
+                await self._secure(flow, direct=True, domain=self._around.domain)
             if flow.close is None:
                 self._start_reading(flow)
             await self._oversee(flow, nursery)
@@ -183,13 +190,14 @@ class Relay:
 
     async def _secure(self, flow: Flow, *, direct: bool, domain: str | None) -> None:
         """TLS on both legs, told to the core step by step; on failure the core says Close."""
+        self._direct = direct
         securing = Securing(
             flow=flow,
             contexts=self._around.contexts,
             limits=self._limits,
             direct=direct,
             domain=domain,
-            listener=self._listener,
+            own_names=self._around.own_names,
         )
         try:
             with trio.fail_after(self._limits.handshake_seconds_max):
@@ -197,10 +205,30 @@ class Relay:
                     facts = await secure_leg()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
+            self._identity = securing.identity
         except trio.TooSlowError:
-            self._tls_failed(flow, securing.failure(TlsFailure.TIMEOUT))
+            self._tls_failed(flow, securing.failure(TimeoutError()))
         except SecureFailed as failed:
             self._tls_failed(flow, failed.event)
+
+    def _verify_name(self, wanted: VerifyName) -> TlsFailed | None:
+        """Compare the server's certificate with the name of a stream that came later."""
+        identity = self._identity
+        if identity is None or not identity.is_proven:  # verification is off, and the log says so
+            return None
+        begun = trio.current_time()
+        try:
+            identity.check_covers(wanted.domain)
+        except HandshakeRefused as error:
+            return failure_of(
+                error,
+                Side.SERVER,
+                direct=self._direct,
+                seconds=trio.current_time() - begun,
+                server_name=wanted.domain,
+                certificate=identity.certificate,
+            )
+        return None
 
     def _tls_failed(self, flow: Flow, event: TlsFailed | StarttlsInjection) -> None:
         now = self._wall_ns()

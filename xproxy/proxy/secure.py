@@ -21,18 +21,25 @@ import struct
 import termios
 from typing import Final, Protocol
 
-import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import Endpoint, Side
-from xproxy.events.tls import StarttlsInjection, TlsEstablished, TlsFailed, TlsFailure
-from xproxy.proxy.flow import Flow
+from xproxy.events import Side
+from xproxy.events.tls import CertificateFacts, StarttlsInjection, TlsEstablished, TlsFailed, TlsFailure
+from xproxy.jid import is_ip_address
+from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.transport import TLS_FIRST_BYTE
+from xproxy.tls.facts import certificate_facts, tls_established
+from xproxy.tls.failures import HandshakeRefused, failure_of
 from xproxy.tls.hello import ClientHello, HelloIncomplete, HelloMalformed, parse_client_hello
+from xproxy.tls.verify import UpstreamIdentity, server_name_for
 
 _WHITESPACE: Final = frozenset(b" \t\r\n")
 _WHITESPACE_MAX: Final = 16  # octets tolerated between <starttls/> and the ClientHello
+_TOP_VERSION: Final = 0x0304
+
+# What a server may be offered in the client's name; anything else it might answer with is nothing we relay.
+_ALPN_PASSED_ON: Final = frozenset({"xmpp-client", "xmpp-server", "h2", "http/1.1"})
 
 
 class SecureFailed(Exception):  # noqa: N818 - a fact for the session's task, which records it
@@ -43,20 +50,43 @@ class SecureFailed(Exception):  # noqa: N818 - a fact for the session's task, wh
         self.event = event
 
 
-@attrs.frozen(kw_only=True)
-class HelloFailed(Exception):  # noqa: N818 - says what the peer sent
-    """What came is no whole ClientHello. ``injected``: octets that are not TLS, behind a STARTTLS request."""
+class NotTls(Exception):  # noqa: N818 - says what the peer sent
+    """What came instead of TLS is none: ``octets`` of it so far."""
 
-    reason: TlsFailure
-    detail: str | None = None
-    injected: int | None = None
+    def __init__(self, octets: int) -> None:
+        super().__init__(octets)
+        self.octets = octets
+
+
+class Contexts(Protocol):
+    """What is needed of ``xproxy.tls``: contexts for both legs and a judgement of the server."""
+
+    def server_context(self, *, top_version: int, alpn: tuple[str, ...]) -> ssl.SSLContext:
+        """Return a context for our handshake with the server: no version above ``top_version`` (0x0304 is 1.3)."""
+
+    def identify(self, tls: ssl.SSLSocket, domain: str | None) -> UpstreamIdentity:
+        """Judge the server after the handshake. Raises HandshakeRefused."""
+
+    def refused_certificate(self, tls: ssl.SSLSocket) -> CertificateFacts | None:
+        """Return the certificate that was refused in a handshake that failed."""
+
+    async def client_context(
+        self, *, domain: str | None, server_name: str | None, identity: UpstreamIdentity, version: str, alpn: str | None
+    ) -> tuple[ssl.SSLContext, CertificateFacts]:
+        """Return a context for the client's handshake, of ``version`` ("TLSv1.3") alone, and the certificate in it.
+
+        ``domain``: the stream's; ``server_name``: the client's SNI. Raises HandshakeRefused: there is no certificate.
+        """
 
 
 async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: bool) -> ClientHello:
     """Return what the ClientHello waiting in ``sock`` says, without taking it.
 
     Raises:
-        HelloFailed: none came, or no whole one.
+        HelloIncomplete: the client ended within it.
+        HelloMalformed: it is none, or larger than ``bytes_max``.
+        NotTls: after STARTTLS, something else stands there.
+        OSError: the connection failed; EOFError: it ended.
     """
     needed = 1
     whitespace = 0
@@ -65,26 +95,24 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
             await trio.lowlevel.wait_readable(sock)
             data = sock.recv(bytes_max, socket.MSG_PEEK)
-            if after_starttls:
+            if not data:
+                raise EOFError
+            if len(data) < needed:  # there will not be more
+                raise HelloIncomplete(needed)
+            if after_starttls and data[0] != TLS_FIRST_BYTE:
                 blank = _leading_whitespace(data)
-                if blank and whitespace + blank <= _WHITESPACE_MAX:
-                    whitespace += len(sock.recv(blank))
-                    needed = 1
-                    continue
-                if data and data[0] != TLS_FIRST_BYTE:
-                    raise HelloFailed(reason=TlsFailure.NOT_TLS, injected=waiting_octets(sock))
-            if len(data) < needed:
-                raise HelloFailed(reason=TlsFailure.TRUNCATED_HELLO if data else TlsFailure.CLOSED)
+                whitespace += blank
+                if not blank or whitespace > _WHITESPACE_MAX:
+                    raise NotTls(waiting_octets(sock))
+                sock.recv(blank)
+                needed = 1
+                continue
             try:
                 return parse_client_hello(data)
             except HelloIncomplete as incomplete:
                 if incomplete.needed > bytes_max:
-                    raise HelloFailed(reason=TlsFailure.HELLO_TOO_LARGE) from None
+                    raise HelloMalformed(f"larger than {bytes_max} octets", TlsFailure.HELLO_TOO_LARGE) from None
                 needed = max(incomplete.needed, len(data) + 1)  # waiting for what is there would spin
-            except HelloMalformed as malformed:
-                raise HelloFailed(reason=malformed.failure, detail=malformed.reason) from None
-    except OSError as error:
-        raise HelloFailed(reason=TlsFailure.CLOSED, detail=type(error).__name__) from None
     finally:
         _reset_low_mark(sock)
 
@@ -123,10 +151,6 @@ async def shake_hands(sock: ssl.SSLSocket) -> None:
             return
 
 
-class Contexts(Protocol):
-    """Makes the TLS contexts of both legs: filled in by ``xproxy.tls``."""
-
-
 class Securing:
     """The way into TLS of one session."""
 
@@ -138,17 +162,29 @@ class Securing:
         limits: SessionLimits,
         direct: bool,
         domain: str | None,
-        listener: Endpoint,
+        own_names: frozenset[str],
     ) -> None:
+        """Prepare. ``domain``: the stream's, or with direct TLS the configured one.
+
+        ``own_names``: hosts that clients dial to reach us; with direct TLS they say nothing about the XMPP domain.
+        """
         self._flow = flow
         self._contexts = contexts
         self._limits = limits
         self._direct = direct
         self._domain = domain
-        self._listener = listener
+        self._own_names = own_names
         self._begun = trio.current_time()
         self._leg = Side.CLIENT  # the leg that is at work
         self._hello: ClientHello | None = None
+        self._server_name: str | None = None  # what is sent upstream
+        self._certificate: CertificateFacts | None = None
+        self._identity: UpstreamIdentity | None = None
+
+    @property
+    def identity(self) -> UpstreamIdentity | None:
+        """The server's, once its leg is secured."""
+        return self._identity
 
     async def secure_server(self) -> TlsEstablished:
         """Look at the ClientHello and shake hands with the server.
@@ -156,7 +192,48 @@ class Securing:
         Raises:
             SecureFailed: the handshake failed, or something stood before TLS that is not TLS.
         """
-        raise SecureFailed(self.failure(TlsFailure.NO_CERTIFICATE))
+        try:
+            return await self._secure_server()
+        except (OSError, EOFError, ValueError, HelloIncomplete, HelloMalformed, HandshakeRefused) as error:
+            raise SecureFailed(self.failure(error)) from None
+        except NotTls as injected:
+            raise SecureFailed(StarttlsInjection(sent_by=self._leg, octets=injected.octets)) from None
+
+    async def _secure_server(self) -> TlsEstablished:
+        flow = self._flow
+        self._hello = hello = await peek_hello(
+            flow.client.sock, bytes_max=self._limits.hello_bytes_max, after_starttls=not self._direct
+        )
+        if self._contexts is None:
+            raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, "this proxy was started without certificates")
+        self._leg, self._begun = Side.SERVER, trio.current_time()
+        if self._direct:
+            self._domain = self._domain_asked_for(hello) or self._domain
+        elif octets := waiting_octets(flow.server.sock):
+            raise NotTls(octets)  # before our ClientHello a server has nothing to say
+        self._server_name = server_name_for(self._domain)
+        context = self._contexts.server_context(
+            top_version=min(hello.top_version, _TOP_VERSION),
+            alpn=tuple(name for name in hello.alpn if name in _ALPN_PASSED_ON),
+        )
+        tls = self._wrap(flow.server, context, server_name=self._server_name)
+        try:
+            await shake_hands(tls)
+        except ssl.SSLCertVerificationError:
+            self._certificate = self._contexts.refused_certificate(tls)
+            raise
+        der = tls.getpeercert(binary_form=True)
+        self._certificate = None if der is None else certificate_facts(der)
+        self._identity = identity = self._contexts.identify(tls, self._domain)
+        return tls_established(
+            tls,
+            Side.SERVER,
+            direct=self._direct,
+            seconds=trio.current_time() - self._begun,
+            server_name=self._server_name,
+            certificate=identity.certificate,
+            verify=identity.verdict,
+        )
 
     async def secure_client(self) -> TlsEstablished:
         """Shake hands with the client, in the version and with the ALPN answer of the server.
@@ -164,18 +241,69 @@ class Securing:
         Raises:
             SecureFailed: the handshake failed.
         """
-        raise SecureFailed(self.failure(TlsFailure.NO_CERTIFICATE))
+        try:
+            return await self._secure_client()
+        except (OSError, EOFError, ValueError, HandshakeRefused) as error:
+            raise SecureFailed(self.failure(error)) from None
 
-    def failure(self, reason: TlsFailure, detail: str | None = None) -> TlsFailed:
-        """Return the failure of the leg that is at work."""
-        hello = self._hello
-        return TlsFailed(
-            leg=self._leg,
+    async def _secure_client(self) -> TlsEstablished:
+        flow, hello, identity = self._flow, self._hello, self._identity
+        server = flow.server.tls
+        assert self._contexts is not None
+        assert hello is not None
+        assert identity is not None
+        assert server is not None
+        self._leg, self._begun = Side.CLIENT, trio.current_time()
+        self._certificate = None
+        version = server.version()
+        assert version is not None
+        context, self._certificate = await self._contexts.client_context(
+            domain=self._domain,
+            server_name=hello.server_name,
+            identity=identity,
+            version=version,
+            alpn=server.selected_alpn_protocol(),
+        )
+        tls = self._wrap(flow.client, context)
+        await shake_hands(tls)
+        return tls_established(
+            tls,
+            Side.CLIENT,
             direct=self._direct,
-            reason=reason,
-            detail=detail,
-            server_name=hello.server_name if hello is not None else None,
-            alpn=hello.alpn if hello is not None else (),
-            ja4=hello.ja4 if hello is not None else None,
             seconds=trio.current_time() - self._begun,
+            server_name=hello.server_name,
+            hello=hello,
+            certificate=self._certificate,
+        )
+
+    def _domain_asked_for(self, hello: ClientHello) -> str | None:
+        """The XMPP domain in the client's SNI (XEP-0368 section 2): no address, and no name of ours."""
+        name = hello.server_name
+        if name is None or is_ip_address(name) or name.lower() in self._own_names:
+            return None
+        return name
+
+    def _wrap(self, leg: Leg, context: ssl.SSLContext, *, server_name: str | None = None) -> ssl.SSLSocket:
+        """Make the socket of ``leg`` a TLS socket, which it keeps whatever comes next."""
+        leg.sock.getpeername()  # raises after a reset: wrap_socket would too, but with the descriptor in its hands
+        tls = context.wrap_socket(
+            leg.sock,
+            server_side=leg.side is Side.CLIENT,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
+            server_hostname=server_name,
+        )
+        leg.use(tls)
+        return tls
+
+    def failure(self, error: BaseException) -> TlsFailed:
+        """Return what ``error`` means on the leg that is at work."""
+        return failure_of(
+            error,
+            self._leg,
+            direct=self._direct,
+            seconds=trio.current_time() - self._begun,
+            hello=self._hello,
+            server_name=self._server_name if self._leg is Side.SERVER else None,
+            certificate=self._certificate,
         )
