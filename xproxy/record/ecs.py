@@ -233,7 +233,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     ),
     ConfigChanged: Shape(("configuration",), ("change",), (), ("success", "failure"), Scope.PROXY),
     LimitReached: Shape(
-        _NETWORK, ("info",), ("xproxy.limit.name", "xproxy.limit.value"), scope=Scope.EITHER
+        _NETWORK, ("info",), ("xproxy.limit.name", "xproxy.limit.value", "xproxy.limit.closes"), scope=Scope.EITHER
     ),
 }  # fmt: skip
 
@@ -611,6 +611,8 @@ def facts_of(event: Event) -> Facts:
             return {
                 "xproxy.limit.name": event.limit,
                 "xproxy.limit.value": event.value,
+                "xproxy.limit.offset": event.offset,
+                "xproxy.limit.closes": event.closes,
                 "xmpp.sent_by": event.sent_by.value if event.sent_by is not None else None,
             }
         case _:

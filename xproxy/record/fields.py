@@ -243,6 +243,8 @@ for _peer in ("client", "server"):
     _field(f"xproxy.from_{_peer}.last_element_age_ms", _L)
 _field("xproxy.limit.name", _K, "the key in the configuration")
 _field("xproxy.limit.value", _L)
+_field("xproxy.limit.offset", _L, "octets of that direction before the place it was noticed")
+_field("xproxy.limit.closes", _B, "the session ends for it")
 _field("xproxy.listeners", _K, "HOST:PORT", array=True)
 _field("xproxy.certificate", _K, "what clients see: ca or files")
 _field("xproxy.descriptors_max", _L)

@@ -104,8 +104,9 @@ class SessionRecorder:
                 self._identify(_Source.SASL_SUCCESS, self._login(event.authcid, event.authzid))
             case ResourceBound():
                 self._identify(_Source.BIND_RESULT, _Identity.from_jid(event.jid))
-            case SessionEstablished(how="resume", jid=Jid() as jid):
-                self._identify(_Source.RESUMED, _Identity.from_jid(jid))
+            case SessionEstablished(jid=Jid() as jid):
+                source = _Source.RESUMED if event.how == "resume" else _Source.BIND_RESULT
+                self._identify(source, _Identity.from_jid(jid))
 
     def _know(self, facts: Facts) -> None:
         self._context.update(facts)
