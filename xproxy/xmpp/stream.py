@@ -1,45 +1,23 @@
-"""One direction of a connection: octets in, stream headers and first-level elements out."""
+"""One direction of a connection: octets in, stream headers and first-level elements out.
+
+XXESSAY
+"""
 
 import enum
+import re
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 from lxml import etree
 
 from xproxy.config.stream import StreamLimits
-
-
-class ViolationKind(enum.Enum):
-    """What a conforming entity would refuse or RFC 6120 section 11.1 forbids. The value is the name in the log."""
-
-    NOT_WELL_FORMED = "not-well-formed"
-    BAD_CHARACTER = "bad-character"  # not allowed in XML, or not UTF-8
-    UNDEFINED_ENTITY = "undefined-entity"
-    NAMESPACE = "namespace"  # undeclared prefix, reserved prefix or name, an attribute twice
-    NAMESPACE_NAME = "namespace-name"  # a namespace name that is no URI
-    DTD = "dtd"
-    COMMENT = "comment"
-    PROCESSING_INSTRUCTION = "processing-instruction"
-    TEXT = "text-at-stream-level"
-    TOO_DEEP = "too-deep"
-    PARSER_LIMIT = "parser-limit"  # a limit of libxml2, such as 50 000 octets in one name
-    NESTED_ROOT = "nested-root"
-    NOT_A_STREAM = "not-a-stream"  # the root is not stream:stream
-    AFTER_END = "after-end"  # octets behind the closing tag
-    BYTE_ORDER_MARK = "byte-order-mark"
-    ENCODING = "encoding"  # declared or detected, other than UTF-8
-    XML_VERSION = "xml-version"
-    STANDALONE = "standalone"
-    XML_DECLARATION = "xml-declaration"  # malformed, or not at the start
-    SPACE_BEFORE_DECLARATION = "space-before-declaration"
-
-
-class Severity(enum.Enum):
-    """What a violation costs."""
-
-    NOTE = "note"  # recorded, once a stream and kind; parsing goes on
-    ELEMENT = "element"  # one first-level element was not seen; parsing goes on behind it
-    STREAM = "stream"  # nothing more is seen of this direction until a restart
+from xproxy.xmpp.names import NameBudget as NameBudget
+from xproxy.xmpp.ns import STREAMS
+from xproxy.xmpp.prolog import WHITE, scan_prolog
+from xproxy.xmpp.recovery import ElementSkip, Refused, is_accepted
+from xproxy.xmpp.violation import Severity as Severity
+from xproxy.xmpp.violation import ViolationKind as ViolationKind
 
 
 @attrs.frozen(kw_only=True)
@@ -108,21 +86,49 @@ def pieces(data: bytes) -> Iterator[bytes]:
         yield data[start:]
 
 
-class NameBudget:
-    """New XML names one connection may make the process remember, both directions and all restarts together."""
+def element_text(element: etree._Element) -> str:
+    """Return all character data inside ``element``. ``.text`` stops at a comment, and a payload can hide behind one."""
+    return "".join(element.itertext())
 
-    def __init__(self, limits: StreamLimits) -> None:
-        self.limits = limits
-        self.used = 0
-        self.max = limits.names_before_login_max
-        self.limit = "stream.names_before_login_max"
-        self.slice_bytes = limits.slice_before_login_bytes
 
-    def logged_in(self) -> None:
-        """Give the connection the allowance of an authenticated one."""
-        self.max = self.limits.names_max
-        self.limit = "stream.names_max"
-        self.slice_bytes = 8_192
+_STREAM: Final = f"{{{STREAMS}}}stream"
+_GT: Final = 0x3E
+_HELD_BYTES_MAX: Final = 8_192  # a longer start tag is no pipelined header, but a nested root
+_RETAINED_BYTES: Final = 16_384  # above it, data that ends inside an element is cut behind a likely end
+_RETAINED_BYTES_MAX: Final = 65_536  # above it, the exact end of the last element is looked for
+_LOG_RENEW: Final = 64  # entries; libxml2 reports 100 warnings and 100 errors a document, then it is silent
+_LOG_FULL: Final = 100
+
+# What one reading of the parser's events led to. Plain numbers: this is the hot path.
+_QUIET: Final = 0  # no event
+_INSIDE: Final = 1  # something is open besides the stream
+_BOUNDARY: Final = 2  # after the last event only the stream is open
+_ENDED: Final = 3  # the stream is closed
+_REFUSED: Final = 4  # ``_refusal`` says why
+_EXACT: Final = (_BOUNDARY, _ENDED)
+
+_KINDS: Final[dict[int, ViolationKind]] = {
+    etree.ErrorTypes.ERR_INVALID_CHAR: ViolationKind.BAD_CHARACTER,
+    etree.ErrorTypes.ERR_INVALID_ENCODING: ViolationKind.BAD_CHARACTER,
+    etree.ErrorTypes.ERR_UNDECLARED_ENTITY: ViolationKind.UNDEFINED_ENTITY,
+    etree.ErrorTypes.ERR_RESERVED_XML_NAME: ViolationKind.XML_DECLARATION,
+    etree.ErrorTypes.ERR_DOCUMENT_END: ViolationKind.AFTER_END,
+    etree.ErrorTypes.ERR_NAME_TOO_LONG: ViolationKind.PARSER_LIMIT,
+    etree.ErrorTypes.ERR_RESOURCE_LIMIT: ViolationKind.PARSER_LIMIT,
+}
+
+_dict_size = etree.memory_debugger.dict_size  # type: ignore[attr-defined]
+
+
+class _Mode(enum.Enum):
+    FRESH = enum.auto()  # before the root's start tag is complete
+    OPEN = enum.auto()
+    SKIPPING = enum.auto()  # inside an element that libxml2 refused
+    ENDED = enum.auto()  # behind the closing tag
+    BROKEN = enum.auto()
+
+
+_OPEN: Final = _Mode.OPEN
 
 
 class StreamReader:
@@ -130,75 +136,693 @@ class StreamReader:
 
     In negotiation use ``feed_piece`` for each of ``pieces(data)``: element ends are exact, and a new header inside the
     old stream restarts the reader by itself (a ``StreamHeader`` with ``pipelined``); a piece that may be the beginning
-    of such a header is held until its ``>``. Afterwards use ``feed``.
+    of such a header is held until its ``>``. Afterwards use ``feed``. When the input ends, ask ``finish``.
     """
 
+    __slots__ = (
+        "_attributes",
+        "_boundary",
+        "_careful",
+        "_declared",
+        "_depth",
+        "_doubt",
+        "_events",
+        "_header",
+        "_held",
+        "_kept",
+        "_limits",
+        "_log_seen",
+        "_mode",
+        "_names",
+        "_namespaces",
+        "_noted",
+        "_octets",
+        "_parser",
+        "_passed",
+        "_pipelined",
+        "_position",
+        "_prolog",
+        "_quotes",
+        "_refusal",
+        "_retained",
+        "_retained_bytes",
+        "_root",
+        "_root_name",
+        "_skip",
+        "_trouble",
+        "_unsaid",
+        "_used",
+        "_warned",
+        "_white_before",
+        "elements",
+    )
+
     def __init__(self, *, limits: StreamLimits, names: NameBudget) -> None:
-        self.offset = 0  # octets given so far
-        self.elements = 0  # first-level elements seen in this stream
-        self.broken = False
         self._limits = limits
         self._names = names
-        self.restart()
+        self._position = 0  # octets of this direction that were looked at
+        self._held = b""  # what may become a pipelined header
+        self._reset()
 
-    def restart(self) -> None:
-        """The next octet begins a new document: after proceed, success, compressed, TLS."""
-        self.elements = 0
-        self.broken = False
+    def _reset(self) -> None:
+        self.elements = 0  # first-level elements seen in this stream
+        self._mode = _Mode.FRESH
+        self._prolog = b""  # held until the root begins
+        self._white_before = False
+        self._declared = False
+        self._pipelined = False
+        self._header = b""  # from the root's "<" to its ">"
+        self._root_name = ""
+        self._namespaces: dict[str | None, str] = {}
+        self._noted: frozenset[ViolationKind] = frozenset()
+        self._octets = 0  # since the last boundary
+        self._warned = False
+        self._forget()
+
+    def _forget(self) -> None:
+        """Drop the parser, its tree and all that belongs to them."""
+        self._parser = _new_parser()
+        self._events = self._parser.read_events()
+        self._root: etree._Element | None = None
         self._depth = 0
-        self._parser = etree.XMLPullParser(events=("start", "end", "comment", "pi"), encoding="utf-8")
+        self._kept: list[etree._Element] = []  # finished nodes of the first level still in the tree, in order
+        self._used = False  # the caller has had a look at the last of them
+        self._log_seen = 0
+        self._refusal: ViolationKind | None = None
+        self._skip: ElementSkip | None = None
+        self._boundary = False
+        self._retained: list[bytes] = []  # all octets since the last boundary that is known exactly
+        self._retained_bytes = 0
+        self._passed = 0  # first-level elements returned that end inside ``_retained``
+        self._unsaid = 0  # first-level elements the careful parser meets again: they were returned before
+        self._careful = False
+        self._trouble = False
+        self._doubt = False
+        self._attributes = 0  # "=" and quotes since the last event: the names of an unfinished tag are not yet counted
+        self._quotes = 0
+
+    @property
+    def offset(self) -> int:
+        """Octets given so far, over all streams of this direction."""
+        return self._position + len(self._held)
+
+    @property
+    def broken(self) -> bool:
+        """Nothing more is seen until ``restart``."""
+        return self._mode is _Mode.BROKEN
 
     @property
     def at_boundary(self) -> bool:
-        """Nothing is open but the stream: the next octet begins a first-level element, or is white."""
-        return self._depth <= 1
+        """Nothing is open but the stream: what comes next is a first-level element, white space or the end."""
+        if self._held:
+            return False
+        if self._mode is _Mode.OPEN:
+            return self._boundary
+        return self._mode is _Mode.ENDED or (self._mode is _Mode.FRESH and not self._prolog and not self._retained)
+
+    def restart(self) -> None:
+        """The next octet begins a new document: after proceed, success, compressed, TLS. The offset goes on."""
+        self._position += len(self._held)
+        self._held = b""
+        self._reset()
 
     def opens_stream(self, piece: bytes) -> bool:
-        """Tell whether ``piece``, at a boundary, is an XML declaration or a start tag with the root's name."""
-        piece = piece.lstrip()
-        return piece.startswith((b"<?xml ", b"<stream:stream"))
+        """Tell whether ``piece``, met at a boundary, is an XML declaration or a start tag with the root's name."""
+        piece = piece.lstrip(WHITE)
+        if not self._root_name or not piece.startswith(b"<"):
+            return False
+        if piece.startswith(b"<?xml"):
+            return piece[5:6] in (b" ", b"\t", b"\r", b"\n")
+        return _start_tag_name(piece, self._namespaces) == self._root_name
 
     def feed_piece(self, piece: bytes) -> list[Item]:
-        """Feed one of ``pieces(data)`` while restarts are possible."""
-        pipelined = bool(self._depth) and self.at_boundary and self.opens_stream(piece)
-        if pipelined:
-            self.restart()
+        """Feed one of ``pieces(data)`` while pipelined restarts are possible."""
+        if not self._held and not ((self._mode is _OPEN and self._boundary) or self._mode is _Mode.ENDED):
+            return self.feed(piece)
+        piece = self._held + piece
+        self._held = b""
+        start = piece.lstrip(WHITE)
+        if start[:1] == b"<" and start[1:2] not in (b"/", b"!") and start[-1] != _GT and len(start) < _HELD_BYTES_MAX:
+            self._held = piece
+            return []
+        if self.opens_stream(start):
+            self._reset()
+            self._pipelined = True
         return self.feed(piece)
 
     def finish(self) -> list[Item]:
-        """The input ended: report an element that was being skipped."""
-        return []
+        """Return what the end of the input leaves to say: an element that was being skipped was lost."""
+        if self._mode is not _Mode.SKIPPING:
+            return []
+        items: list[Item] = []
+        self._lose(items, self._octets)
+        self._mode = _Mode.BROKEN
+        return items
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next octets, in any cut, and return what became complete, in order. Never raises."""
         items: list[Item] = []
-        self.offset += len(data)
-        if self.broken:
+        if self._used:
+            self._clean()
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        if (
+            self._mode is _OPEN
+            and not self._careful
+            and 0 < len(data) <= self._names.slice_bytes
+            and self._retained_bytes < _RETAINED_BYTES
+        ):
+            data = self._feed_open(data, items)
+            if data:
+                self._feed_part(data, items)
             return items
-        try:
-            self._parser.feed(data)
-        except etree.XMLSyntaxError:
-            self.broken = True
-        for event, element in self._parser.read_events():
-            if event == "start":
-                self._depth += 1
-                if self._depth == 1:
-                    items.append(
-                        StreamHeader(
-                            name=element.tag,
-                            attributes=dict(element.attrib),
-                            namespaces=dict(element.nsmap),
-                            xml_declaration=False,
-                            offset=self.offset,
-                        )
-                    )
-            elif event == "end":
-                self._depth -= 1
-                if self._depth == 1:
-                    self.elements += 1
-                    items.append(FirstLevelElement(element, self.offset, len(data)))
-                elif self._depth == 0:
-                    items.append(StreamEnd(self.offset))
-        if self.broken:
-            items.append(Violation(kind=ViolationKind.NOT_WELL_FORMED, severity=Severity.STREAM, offset=self.offset))
+        at = 0
+        while at < len(data):
+            end = self._cut(data, at)
+            self._feed_part(data[at:end], items)
+            at = end
         return items
+
+    # --- the ways through ---
+
+    def _feed_part(self, part: bytes, items: list[Item]) -> None:
+        while part:
+            match self._mode:
+                case _Mode.OPEN:
+                    part = self._feed_careful(part, items) if self._careful else self._feed_open(part, items)
+                case _Mode.FRESH:
+                    part = self._feed_fresh(part, items)
+                case _Mode.SKIPPING:
+                    part = self._feed_skipping(part, items)
+                case _Mode.ENDED:
+                    part = self._feed_ended(part, items)
+                case _Mode.BROKEN:
+                    self._position += len(part)
+                    part = b""
+        if self._careful and self._mode is _OPEN and not self._doubt:
+            # A peer that gives one reason for care gives more: stay careful until a part went well.
+            self._careful, self._trouble = self._trouble, False
+
+    def _cut(self, data: bytes, at: int) -> int:
+        """Return where the slice that begins at ``at`` ends: if possible where an element does."""
+        end = at + self._names.slice_bytes
+        if self._kept and (end < len(data) or self._retained_bytes >= _RETAINED_BYTES):
+            last = self._kept[-1]
+            if isinstance(last.tag, str):
+                local = last.tag.rpartition("}")[2]
+                name = f"{last.prefix}:{local}" if last.prefix else local
+                closing = b"</" + name.encode() + b">"
+                found = data.rfind(closing, at, end)
+                if found >= 0:
+                    return found + len(closing)
+        return end
+
+    def _feed_open(self, data: bytes, items: list[Item]) -> bytes:
+        """The short way: two feeds and a loop. Whatever looks odd is taken back and done again by the careful way."""
+        if self._boundary and data[0] in WHITE:
+            stripped = data.lstrip(WHITE)
+            self._position += len(data) - len(stripped)
+            if not stripped:
+                return b""
+            data = stripped
+        body = data if data[-1] not in WHITE else data.rstrip(WHITE) or data
+        size = len(body)
+        end = self._position + size
+        mark, noted, elements = len(items), self._noted, self.elements
+        parser = self._parser
+        before = _dict_size()
+        exact = False
+        self._octets += size
+        try:
+            if body[-1] != _GT:
+                parser.feed(data)
+                step = self._read(items, end)
+            elif body.find(b">") == size - 1:
+                parser.feed(body)
+                step = self._read(items, end)
+                exact = step in _EXACT
+            else:
+                # The last octet alone: only so is it known that what ended, ended here.
+                parser.feed(body[:-1])
+                step = self._read(items, end)
+                if step < _ENDED:
+                    parser.feed(b">")
+                    last = self._read(items, end)
+                    if last != _QUIET:
+                        step = last
+                        exact = step in _EXACT
+            if not exact and size < len(data) and step < _ENDED and body[-1] == _GT:
+                parser.feed(data[size:])
+        except etree.XMLSyntaxError:
+            step = _REFUSED
+        log_length = len(parser.feed_error_log)
+        if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(items):
+            step = _REFUSED
+        grown = _dict_size() - before
+        if (
+            step == _REFUSED
+            or (step == _ENDED and not exact)
+            or (log_length >= _LOG_FULL and not exact)
+            or (self._retained_bytes >= _RETAINED_BYTES_MAX and self._passed and not exact)
+        ):
+            self._names.used += grown
+            del items[mark:]
+            self._noted, self.elements = noted, elements
+            return self._take_care(data)
+        self._position += len(data)
+        if exact:
+            self._boundary = True
+            self._octets = self._passed = 0
+            self._warned = False
+            if self._retained:
+                self._retained = []
+                self._retained_bytes = 0
+            if step == _ENDED:
+                self._close()
+            elif log_length >= _LOG_RENEW:
+                self._prime()
+        else:
+            self._boundary = False
+            self._retained.append(data)
+            self._retained_bytes += len(data)
+            self._count_attributes(data, step)
+        if grown:
+            self._names.used += grown
+        if self._names.used > self._names.max or self._octets > self._limits.stanza_bytes_warn or self._attributes:
+            self._check_limits(items)
+        return b""
+
+    def _read(self, items: list[Item], end: int) -> int:
+        """Follow the parser's events; elements that ended are returned with ``end``."""
+        depth = self._depth
+        event = ""
+        for event, element in self._events:
+            if event == "end":
+                depth -= 1
+                if depth == 1:
+                    self._kept.append(element)
+                    self._used = True
+                    if self._unsaid:
+                        self._unsaid -= 1
+                    else:
+                        self.elements += 1
+                        self._passed += 1
+                        items.append(FirstLevelElement(element, end, self._octets))
+                    self._octets = 0
+                elif depth == 0:
+                    self._look_for_text(items, end)
+                    items.append(StreamEnd(end))
+            elif event == "start":
+                if depth == 1:
+                    self._look_for_text(items, end)
+                    if element.tag == self._root_name:
+                        self._refusal = ViolationKind.NESTED_ROOT
+                        return _REFUSED
+                elif depth == 0:
+                    self._root = element
+                elif depth >= self._limits.depth_max:
+                    self._refusal = ViolationKind.TOO_DEEP
+                    return _REFUSED
+                depth += 1
+            else:
+                if depth == 1:
+                    self._look_for_text(items, end)
+                    self._kept.append(element)
+                    self._used = True
+                    self._octets = 0
+                kind = ViolationKind.COMMENT if event == "comment" else ViolationKind.PROCESSING_INSTRUCTION
+                self._note(items, kind, end)
+        self._depth = depth
+        if not event:
+            return _QUIET
+        if depth == 1:
+            return _BOUNDARY
+        return _INSIDE if depth or self._root is None else _ENDED
+
+    def _take_care(self, data: bytes) -> bytes:
+        """Go back to the last exact boundary and return all octets since, for the careful way."""
+        data = b"".join(self._retained) + data
+        self._position -= self._retained_bytes
+        passed = self._passed
+        self._prime()
+        self._unsaid = passed
+        self._octets = 0
+        self._careful = True
+        return data
+
+    def _feed_careful(self, data: bytes, items: list[Item]) -> bytes:
+        """Feed up to each ``>``: every boundary is exact, and what is refused is known to be in this element."""
+        start = at = 0  # of the octets since the last boundary, those in ``data``
+        while at < len(data):
+            if self._boundary:
+                stripped = len(data) - at - len(data[at:].lstrip(WHITE)) if data[at] in WHITE else 0
+                at += stripped
+                start = at
+                self._position += stripped
+                if at == len(data):
+                    break
+            end = data.find(b">", at) + 1 or len(data)
+            piece = data[at:end]
+            at = end
+            self._position += len(piece)
+            self._octets += len(piece)
+            mark = len(items)
+            before = _dict_size()
+            try:
+                self._parser.feed(piece)
+                step = self._read(items, self._position)
+            except etree.XMLSyntaxError as error:
+                self._refusal = _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
+                step = _REFUSED
+            self._names.used += _dict_size() - before
+            log_length = len(self._parser.feed_error_log)
+            if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(items):
+                step = _REFUSED
+            self._doubt = self._doubt or log_length >= _LOG_FULL
+            if step == _REFUSED:
+                del items[mark:]
+                return self._refuse(b"".join(self._retained) + data[start:], len(data) - at, items)
+            if step in _EXACT:
+                if self._doubt and not is_accepted(self._header, b"".join(self._retained) + data[start:at]):
+                    del items[mark:]
+                    self._break(items, ViolationKind.NAMESPACE)
+                    break
+                self._retained = []
+                self._retained_bytes = self._octets = self._passed = 0
+                self._warned = self._doubt = False
+                self._boundary = True
+                start = at
+                if step == _ENDED:
+                    self._close()
+                    return data[at:]
+                if log_length >= _LOG_RENEW:
+                    self._prime()
+                    self._careful = True
+            else:
+                self._boundary = False
+                self._count_attributes(piece, step)
+            self._check_limits(items)
+            if self._mode is not _OPEN:
+                break
+        if self._mode is not _OPEN:
+            return data[at:]
+        if not self._boundary:
+            self._retained.append(data[start:])
+            self._retained_bytes += len(data) - start
+        return b""
+
+    def _refuse(self, octets: bytes, unread: int, items: list[Item]) -> bytes:
+        """libxml2 refused the element that begins ``octets``; the last ``unread`` of them it has not had."""
+        kind = self._refusal or ViolationKind.NOT_WELL_FORMED
+        skip = ElementSkip(self._header)
+        self._position += unread
+        try:
+            if kind is ViolationKind.NESTED_ROOT:  # a new stream to one reader, an element to another
+                raise Refused
+            rest = skip.feed(octets)
+        except Refused:
+            self._break(items, kind)
+            return b""
+        self._octets = len(octets)
+        if rest is None:
+            self._forget()
+            self._skip = skip
+            self._refusal = kind
+            self._mode = _Mode.SKIPPING
+            self._check_limits(items)
+            return b""
+        return self._resume(rest, items, kind)
+
+    def _feed_skipping(self, data: bytes, items: list[Item]) -> bytes:
+        assert self._skip is not None
+        self._octets += len(data)
+        self._position += len(data)
+        try:
+            rest = self._skip.feed(data)
+        except Refused:
+            self._break(items, self._refusal or ViolationKind.NOT_WELL_FORMED)
+            return b""
+        if rest is None:
+            self._check_limits(items)
+            return b""
+        return self._resume(rest, items, self._refusal)
+
+    def _resume(self, rest: bytes, items: list[Item], kind: ViolationKind | None) -> bytes:
+        """Go on behind an element that was skipped."""
+        self._refusal = kind
+        self._position -= len(rest)
+        self._lose(items, self._octets - len(rest))
+        self._mode = _Mode.OPEN
+        self._octets = 0
+        self._warned = False
+        self._prime()
+        self._careful = self._trouble = True
+        return rest
+
+    def _lose(self, items: list[Item], octets: int) -> None:
+        kind = self._refusal or ViolationKind.NOT_WELL_FORMED
+        items.append(Violation(kind=kind, severity=Severity.ELEMENT, offset=self._position, octets=octets))
+
+    def _feed_fresh(self, data: bytes, items: list[Item]) -> bytes:
+        if not self._retained:
+            data = self._feed_prolog(data, items)
+        at = 0
+        while at < len(data):
+            end = data.find(b">", at) + 1 or len(data)
+            piece = data[at:end]
+            at = end
+            self._position += len(piece)
+            self._octets += len(piece)
+            self._retained.append(piece)
+            mark = len(items)
+            before = _dict_size()
+            try:
+                self._parser.feed(piece)
+                step = self._read(items, self._position)
+            except etree.XMLSyntaxError as error:
+                self._refusal = _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
+                step = _REFUSED
+            self._names.used += _dict_size() - before
+            if step == _REFUSED or not self._log_is_harmless(items):
+                del items[mark:]
+                self._break(items, self._refusal or ViolationKind.NOT_WELL_FORMED)
+                return data[at:]
+            self._count_attributes(piece, step)
+            self._check_limits(items)
+            if self._mode is _Mode.BROKEN:
+                return data[at:]
+            if self._root is not None:
+                items[mark:] = self._open_stream(self._root, items[mark:], step)
+                return data[at:]
+        return b""
+
+    def _feed_prolog(self, data: bytes, items: list[Item]) -> bytes:
+        """Judge what stands before the root; return the octets from the root's ``<`` on."""
+        start = self._position
+        self._position += len(data)
+        if not self._prolog:
+            stripped = data.lstrip(WHITE)
+            self._white_before = self._white_before or len(stripped) < len(data)
+            start += len(data) - len(stripped)
+            data = stripped
+            if not data:
+                return b""
+        held = self._prolog + data
+        start -= len(self._prolog)
+        prolog = scan_prolog(held, white_before=self._white_before)
+        if prolog.refusal is not None:
+            self._break(items, prolog.refusal)
+            return b""
+        if (len(held) if prolog.end is None else prolog.end) > self._limits.prolog_bytes_max:
+            self._stop(items, "stream.prolog_bytes_max", self._limits.prolog_bytes_max)
+            return b""
+        if prolog.end is None:
+            self._prolog = held
+            return b""
+        self._position = start + prolog.end
+        self._prolog = b""
+        self._declared = prolog.declared
+        for kind in prolog.notes:
+            self._note(items, kind, self._position)
+        between = held[prolog.skip : prolog.end].lstrip(WHITE)
+        if between:
+            try:
+                self._parser.feed(between)
+                self._read(items, self._position)
+            except etree.XMLSyntaxError as error:
+                self._position += len(held) - prolog.end
+                self._break(items, _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED))
+                return b""
+        return held[prolog.end :]
+
+    def _open_stream(self, root: etree._Element, later: list[Item], step: int) -> list[Item]:
+        """The root's start tag is complete; ``later`` was read with it."""
+        items: list[Item] = []
+        self._header = b"".join(self._retained)
+        self._retained = []
+        self._octets = 0
+        self._warned = False
+        self._root_name = name = str(root.tag)
+        self._namespaces = dict(root.nsmap)
+        items.append(
+            StreamHeader(
+                name=name,
+                attributes={str(key): str(value) for key, value in root.attrib.items()},
+                namespaces=self._namespaces,
+                xml_declaration=self._declared,
+                offset=self._position,
+                pipelined=self._pipelined,
+            )
+        )
+        if root.getroottree().docinfo.internalDTD is not None:
+            # The prolog's scan refuses a DOCTYPE; this is for the one it might not know.
+            self._break(items, ViolationKind.DTD)
+            return items
+        if name != _STREAM:
+            self._note(items, ViolationKind.NOT_A_STREAM, self._position)
+        items += later
+        self._mode = _Mode.OPEN
+        self._boundary = True
+        if step == _ENDED:  # <stream:stream/>
+            self._close()
+        return items
+
+    def _feed_ended(self, data: bytes, items: list[Item]) -> bytes:
+        stripped = data.lstrip(WHITE)
+        if not stripped:
+            self._position += len(data)
+            return b""
+        self._position += len(data) - len(stripped)
+        self._break(items, ViolationKind.AFTER_END)
+        return stripped
+
+    # --- small steps ---
+
+    def _prime(self) -> None:
+        """Begin a new parser inside the stream that is open."""
+        self._forget()
+        self._parser.feed(self._header)
+        self._read([], 0)
+        self._log_seen = len(self._parser.feed_error_log)
+        self._boundary = True
+
+    def _close(self) -> None:
+        self._forget()
+        self._mode = _Mode.ENDED
+
+    def _clean(self) -> None:
+        """Empty what was returned by the last feed.
+
+        The node that ended last stays in the tree: libxml2 remembers the text node at its end, and taking that away
+        lets a peer write outside it. Everything before it goes.
+        """
+        kept = self._kept
+        last = kept[-1]
+        if len(kept) > 1:
+            root = self._root
+            assert root is not None
+            for element in kept[:-1]:
+                root.remove(element)
+            del kept[:-1]
+        if isinstance(last.tag, str):
+            last.clear(keep_tail=True)
+        self._used = False
+
+    def _look_for_text(self, items: list[Item], end: int) -> None:
+        """Note character data before a node of the first level: only now is it complete."""
+        if self._kept:
+            text = self._kept[-1].tail
+        else:
+            assert self._root is not None
+            text = self._root.text
+        if text is not None and text.strip(" \t\r\n"):
+            self._note(items, ViolationKind.TEXT, end)
+
+    def _log_is_harmless(self, items: list[Item]) -> bool:
+        """Look at what the parser only logs: namespace errors do not end its work, but a server's."""
+        entries = list(self._parser.feed_error_log)
+        for entry in entries[self._log_seen :]:
+            if entry.level < etree.ErrorLevels.ERROR:
+                continue
+            if entry.type != etree.ErrorTypes.WAR_NS_URI:
+                self._refusal = ViolationKind.NAMESPACE
+                return False
+            self._note(items, ViolationKind.NAMESPACE_NAME, self._position)
+        self._log_seen = len(entries)
+        return True
+
+    def _note(self, items: list[Item], kind: ViolationKind, offset: int) -> None:
+        if kind not in self._noted:
+            self._noted |= {kind}
+            items.append(Violation(kind=kind, severity=Severity.NOTE, offset=offset))
+
+    def _count_attributes(self, data: bytes, step: int) -> None:
+        """Names of a start tag are interned all at once when it is complete: count them before."""
+        if step == _QUIET:
+            self._attributes += data.count(b"=")
+            self._quotes += data.count(b"'") + data.count(b'"')
+        else:
+            self._attributes = self._quotes = 0
+
+    def _check_limits(self, items: list[Item]) -> None:
+        limits, names = self._limits, self._names
+        if self._octets > limits.stanza_bytes_max:
+            self._stop(items, "stream.stanza_bytes_max", limits.stanza_bytes_max)
+        elif names.used > names.max or min(self._attributes, self._quotes // 2) > names.max:
+            self._stop(items, names.limit, names.max)
+        elif self._octets > limits.stanza_bytes_warn and not self._warned:
+            self._warned = True
+            items.append(
+                StreamLimit(
+                    limit="stream.stanza_bytes_warn",
+                    value=limits.stanza_bytes_warn,
+                    offset=self._position,
+                    closes=False,
+                )
+            )
+
+    def _stop(self, items: list[Item], limit: str, value: int) -> None:
+        items.append(StreamLimit(limit=limit, value=value, offset=self._position, closes=True))
+        self._mode = _Mode.BROKEN
+        self._forget()
+
+    def _break(self, items: list[Item], kind: ViolationKind) -> None:
+        items.append(Violation(kind=kind, severity=Severity.STREAM, offset=self._position))
+        self._mode = _Mode.BROKEN
+        self._forget()
+
+
+def _new_parser() -> etree.XMLPullParser:
+    # The encoding is forced, or a declaration chooses the decoder; never resolve_entities=False, which makes the
+    # pull parser begin a new document at an undefined entity; no huge_tree, so that libxml2's own limits hold.
+    return etree.XMLPullParser(
+        events=("start", "end", "comment", "pi"),
+        encoding="utf-8",
+        resolve_entities="internal",
+        no_network=True,
+        huge_tree=False,
+        load_dtd=False,
+        collect_ids=False,
+    )
+
+
+_NAME: Final = re.compile(rb"<([^ \t\r\n/>=]+)")
+_ATTRIBUTE: Final = re.compile(rb"""[ \t\r\n]+([^ \t\r\n=/>]+)[ \t\r\n]*=[ \t\r\n]*("[^"<]*"|'[^'<]*')""")
+
+
+def _start_tag_name(tag: bytes, namespaces: dict[str | None, str]) -> str | None:
+    """Return the Clark name of a start tag inside ``namespaces``; the tag may be cut at a ``>`` in an attribute."""
+    match = _NAME.match(tag)
+    if match is None:
+        return None
+    prefix, colon, local = match[1].rpartition(b":")
+    declaration = b"xmlns:" + prefix if colon else b"xmlns"
+    namespace = namespaces.get(prefix.decode("utf-8", "replace") if colon else None, "")
+    at = match.end()
+    while (attribute := _ATTRIBUTE.match(tag, at)) is not None:
+        if attribute[1] == declaration:
+            namespace = attribute[2][1:-1].decode("utf-8", "replace")
+        at = attribute.end()
+    name = local.decode("utf-8", "replace")
+    return f"{{{namespace}}}{name}" if namespace else name
