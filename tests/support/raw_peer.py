@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import select
 import socket
 import ssl
 import struct
@@ -99,6 +100,28 @@ class RawPeer:
             pass
         start, self._read = self._read, len(self.received)
         return bytes(self.received[start:])
+
+    def exchange(self, pieces: list[bytes], count: int) -> bytes:
+        """Send ``pieces`` and meanwhile receive ``count`` octets: one thread, since a TLS socket bears no two."""
+        self.sock.setblocking(False)
+        waiting, start = list(reversed(pieces)), self._read
+        try:
+            while waiting or len(self.received) - start < count:
+                readable, writable, _ = select.select([self.sock], [self.sock] if waiting else [], [], SECONDS_MAX)
+                assert readable or writable, f"{len(self.received) - start} of {count} octets after {SECONDS_MAX} s"
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+                    while True:
+                        assert self.more(), self.end
+                with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError, BlockingIOError):
+                    while waiting:
+                        sent = self.sock.send(waiting[-1])
+                        if sent == len(waiting[-1]):
+                            waiting.pop()
+                        else:
+                            waiting[-1] = waiting[-1][sent:]
+        finally:
+            self.sock.settimeout(SECONDS_MAX)
+        return self.exactly(count)
 
     def start_tls(self, context: ssl.SSLContext, *, server_hostname: str | None = None, server: bool = False) -> None:
         """Go over to TLS; what was received in clear is forgotten."""
