@@ -1,23 +1,46 @@
 """What a person sees live: one line an event.
 
+    10:18:40.123 W sasl-failed              3f2a1b romeo@example.org  SCRAM-SHA-1 refused: not-authorized, 9.9 ms
+
+Time (UTC, as in the file), level (blank for info), action, the first digits of ``trace.id``, who, and the gist. On a
+terminal a long line is folded under its gist; elsewhere it stays one line.
+
 A terminal can be slow, or stopped with Ctrl-S, and must not hold up traffic or the file. So the view has a thread of
-its own and a short queue; when more than ``waiting_max`` records wait, the oldest go and a line says how many.
+its own and a short queue; when more than ``waiting_max`` records wait, the oldest go and a line says how many. What it
+prints comes from the document, so it is cleaned like everything else; markup is never interpreted.
 """
 
 import errno
 import threading
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 from rich.text import Text
 
+from xproxy.events import Level
 from xproxy.log.channel import OutputGone
+from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 
 WAITING_MAX: Final = 1_000  # more lines than anyone reads while they fly by
 CLOSE_SECONDS_MAX: Final = 2.0
+GIST_WIDTH_MIN: Final = 30  # a narrower terminal gets lines of any length
+LONG_TEXT_CHARS: Final = 240  # of a skeleton; the file has all of it
+
+_LEVELS: Final = {
+    Level.DEBUG: ("d", "dim"),
+    Level.INFO: (" ", "green"),
+    Level.WARNING: ("W", "yellow"),
+    Level.ERROR: ("E", "red"),
+    Level.CRITICAL: ("C", "bold red"),
+}
+# Sessions that run at once are told apart by colour as well. Red, yellow and green
+# mean levels; plain blue is hard to read on black.
+_TRACE_STYLES: Final = ("cyan", "magenta", "bright_cyan", "bright_magenta", "bright_blue", "white")
+_ACTION_WIDTH: Final = 24  # "plaintext-authentication" and "channel-binding-verdict" fit
+_TRACE_DIGITS: Final = 6
 
 
 class HumanView:
@@ -52,7 +75,7 @@ class HumanView:
             raise OutputGone(f"cannot write log {self.name}: {what}")
 
     def reopen(self) -> None:
-        """Nothing to do."""
+        """Do nothing: there is no path."""
 
     def close(self) -> None:
         """Print what waits, unless the terminal takes nothing for CLOSE_SECONDS_MAX."""
@@ -63,21 +86,305 @@ class HumanView:
 
     def _run(self) -> None:
         try:
-            while True:
-                with self._changed:
-                    while not self._queue and not self._closing:
-                        self._changed.wait()
-                    if not self._queue:
-                        return
-                    skipped, self._skipped_count = self._skipped_count, 0
-                    record = self._queue.popleft()
-                if skipped:
-                    self._console.print(Text(f"{skipped} records not shown", style="dim italic"))
-                self._console.print(render(record, self._console.width if self._console.is_terminal else None))
+            while (next_ := self._wait_next()) is not None:
+                record, skipped_count = next_
+                if skipped_count:
+                    self._print(Text(f"{skipped_count} records not shown", style="dim italic"))
+                self._print(render(record, self._console))
         except OSError as problem:
             self._problem = problem
+        except SystemExit:  # rich's own answer to a broken pipe
+            self._problem = BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    def _wait_next(self) -> tuple[Record, int] | None:
+        with self._changed:
+            while not self._queue and not self._closing:
+                self._changed.wait()
+            if not self._queue:
+                return None
+            skipped_count, self._skipped_count = self._skipped_count, 0
+            return self._queue.popleft(), skipped_count
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
 
 
-def render(record: Record, width: int | None) -> Text:
-    """Return ``record`` as one line; None: of any length."""
-    return Text(f"{record.document['@timestamp']} {record.action}")
+def render(record: Record, console: Console) -> Text:
+    """Return ``record`` as a line for ``console``, folded to its width where it is a terminal."""
+    document = record.document
+    letter, style = _LEVELS[record.level]
+    trace = _get(document, "trace.id") or ""
+    line = Text.assemble(
+        (document["@timestamp"][11:23], "dim"),
+        f" {letter} ",
+        (f"{record.action:{_ACTION_WIDTH}}", style),
+        " ",
+        (f"{trace[:_TRACE_DIGITS]:{_TRACE_DIGITS}}", _trace_style(trace)),
+        " ",
+    )
+    indent = line.cell_len
+    who, gist = _who(document), _gist(record.action, document)
+    rest = Text.assemble((who, "bold"), "  " if who and gist else "", gist)
+    width = console.width - indent
+    if console.is_terminal and width >= GIST_WIDTH_MIN:
+        rest = Text("\n" + " " * indent).join(rest.wrap(console, width))
+    return line.append_text(rest)
+
+
+def _trace_style(trace: str) -> str:
+    return _TRACE_STYLES[int(trace[:8] or "0", 16) % len(_TRACE_STYLES)] if trace else ""
+
+
+def _get(document: Document, name: str) -> Any:
+    value: Any = document
+    for key in name.split("."):
+        if (value := value.get(key)) is None:
+            return None
+    return value
+
+
+def _who(document: Document) -> str:
+    """Return the client: his bare address if he named one (with ? while it is only a claim), else where he comes from."""
+    source = _get(document, "xmpp.jid_source")
+    if source is not None:
+        jid = str(document["xmpp"]["jid"]).partition("/")[0]
+        return jid if source in {"sasl-success", "bind-result", "resumed"} else f"{jid}?"
+    return _address(document, "source")
+
+
+def _address(document: Document, name: str) -> str:
+    ip, port = _get(document, f"{name}.ip"), _get(document, f"{name}.port")
+    if ip is None:
+        return ""
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
+
+
+def _gist(action: str, document: Document) -> str:
+    def get(name: str) -> Any:
+        return _get(document, name)
+
+    def text(name: str) -> str:
+        return str(get(name) or "")
+
+    match action:
+        case "connection-accepted":
+            return f"dialled {_address(document, 'xproxy.listener')}"
+        case "connection-refused":
+            return _join(text("event.reason"), _with("limit ", get("xproxy.limit.value")))
+        case "connection-stalled":
+            return f"{text('xproxy.leg')} leg, {get('xproxy.stall.waiting_bytes')} bytes wait, {_duration(get)}"
+        case "connection-closed":
+            by = text("xproxy.initiator")
+            totals = "; ".join(_totals(get, side) for side in ("client", "server"))
+            return _join(f"{text('event.reason')} by {by}", _duration(get), totals)
+        case "upstream-connected":
+            return _join(_server(document), _with("from ", _address(document, "xproxy.upstream.local")), _duration(get))
+        case "upstream-failed":
+            port = get("destination.port")
+            return _join(f"{text('destination.address')} port {port}", text("event.reason"), text("error.code"))
+        case "unsupported-transport":
+            return f"looks like {text('xproxy.first_bytes')}"
+        case "tls-established":
+            return _join(
+                f"{text('xproxy.leg')} leg",
+                f"TLS {text('tls.version')}",
+                text("tls.cipher"),
+                _with("for ", get("tls.client.server_name")),
+                _with("certificate ", get("xproxy.tls.verify")),
+                "direct" if get("xproxy.tls.direct") else "",
+                _duration(get),
+            )
+        case "tls-failed":
+            return _join(
+                f"{text('xproxy.leg')} leg",
+                text("event.reason"),
+                _with("alert ", get("xproxy.tls.alert")),
+                _with("for ", get("tls.client.server_name")),
+                text("error.message"),
+            )
+        case "starttls-refused":
+            return f"answer {_local(text('xmpp.starttls.answer'))}"
+        case "starttls-injection":
+            return f"{get('xmpp.starttls.octets')} octets from the {text('xmpp.sent_by')}"
+        case "starttls-stripped":
+            return text("xmpp.domain")
+        case "plaintext-authentication":
+            return _join(text("xmpp.sasl.mechanism"), f"STARTTLS {text('xmpp.starttls.offer')}")
+        case "certificate-changed":
+            old, new = text("xproxy.tls.previous_sha256"), text("tls.server.hash.sha256")
+            return f"{text('xmpp.domain')}: {old[:16]}… is now {new[:16]}…"
+        case "stream-opened":
+            return _join(
+                f"by the {text('xmpp.sent_by')}",
+                _with("to ", get("xmpp.stream.to")),
+                _with("from ", get("xmpp.stream.from")),
+                _with("version ", get("xmpp.stream.version")),
+            )
+        case "stream-restarted":
+            pipelined = "pipelined" if get("xmpp.stream.pipelined") else ""
+            return _join(f"by the {text('xmpp.sent_by')}", f"after {text('event.reason')}", pipelined)
+        case "stream-features":
+            features = [_local(name) for name in get("xmpp.stream.features") or ()]
+            return _join(" ".join(features) or "none", f"STARTTLS {text('xmpp.starttls.offer')}")
+        case "stream-error":
+            return _error(get)
+        case "stream-closed":
+            return f"by the {text('xmpp.sent_by')}"
+        case "stream-violation":
+            kind, by, offset = text("xmpp.violation.kind"), text("xmpp.sent_by"), get("xmpp.violation.offset")
+            return f"{kind} by the {by} at octet {offset}"
+        case "inspection-lost":
+            octets = get("xmpp.inspection.octets")
+            return _join(
+                f"{text('event.reason')}: {text('xmpp.inspection.scope')} from the {text('xmpp.sent_by')}",
+                f"at octet {get('xmpp.inspection.offset')}",
+                f"{octets} octets" if octets is not None else "",
+                f"policy {text('xmpp.inspection.policy')}",
+            )
+        case "redirect-offered":
+            before = "before TLS" if get("xmpp.redirect.before_tls") else ""
+            return _join(f"to {text('xmpp.redirect.target')}", text("xmpp.redirect.mechanism"), before)
+        case "sasl-offered":
+            return " ".join(get("xmpp.sasl.offered") or ("none",))
+        case "sasl-started":
+            return _join(
+                text("xmpp.sasl.mechanism"),
+                _with("attempt ", get("xmpp.sasl.attempt")),
+                _with("bound to ", get("xmpp.sasl.channel_binding")),
+                "not offered" if get("xmpp.sasl.mechanism_offered") is False else "",
+            )
+        case "sasl-succeeded":
+            return _join(text("xmpp.sasl.mechanism"), f"attempt {get('xmpp.sasl.attempt')}", _duration(get))
+        case "sasl-failed":
+            return _join(text("xmpp.sasl.mechanism"), _error(get), text("xproxy.cause"), _duration(get))
+        case "sasl-aborted":
+            return _join(text("xmpp.sasl.mechanism"), f"after {get('xmpp.sasl.rounds') or 0} rounds", _duration(get))
+        case "sasl-malformed":
+            step = get("xmpp.sasl.step")
+            return _join(text("xmpp.sasl.mechanism"), text("xmpp.sasl.problem"), f"step {step}")
+        case "channel-binding-verdict":
+            return _join(
+                text("xmpp.sasl.channel_binding") or f"flag {text('xmpp.sasl.gs2_flag')}",
+                text("xproxy.channel_binding.prediction"),
+                text("event.reason"),
+            )
+        case "resource-bound":
+            asked = _with("asked for ", get("xmpp.bind.resource_requested"))
+            return _join(f"as /{text('xmpp.jid').partition('/')[2]}", asked, _duration(get))
+        case "bind-failed":
+            return _join(_error(get), _with("asked for ", get("xmpp.bind.resource_requested")))
+        case "session-established":
+            return _join(f"by {text('xmpp.session.how')}", f"{_duration(get)} after the client connected")
+        case "sm-enabled":
+            resumable = "resumable" if get("xmpp.sm.resumable") else "not resumable"
+            seconds = get("xmpp.sm.max_seconds")
+            return _join(resumable, f"for {seconds} s" if seconds is not None else "", _hash(get))
+        case "session-resumed":
+            return _join(_hash(get), _duration(get))
+        case "session-resume-failed":
+            return _join(text("error.code"), _hash(get))
+        case "sm-anomaly":
+            handled, sent = get("xmpp.sm.handled"), get("xmpp.sm.sent")
+            return _join(
+                f"{text('xmpp.sm.anomaly')} by the {text('xmpp.sent_by')}",
+                _with("h ", handled),
+                _with("sent ", sent),
+                text("error.code"),
+            )
+        case "stanza-error":
+            return _join(f"{_stanza(get)}: {_error(get)}", _request(get), _shorten(text("xmpp.stanza.skeleton")))
+        case "stanza-relayed":
+            return _join(_stanza(get), f"{get('xmpp.stanza.octets')} bytes", _request(get))
+        case "proxy-started":
+            listeners = ", ".join(get("xproxy.listeners") or ())
+            upstream = f"{text('xproxy.upstream.address')} (verify {text('xproxy.upstream.verify')})"
+            return f"listens on {listeners} before {upstream}, {get('xproxy.descriptors_max')} descriptors"
+        case "proxy-stopped":
+            aborted = get("xproxy.sessions_aborted")
+            return _join(text("event.reason"), f"{aborted} sessions cut off" if aborted else "")
+        case "config-changed":
+            return _join(", ".join(get("xproxy.config.changed") or ()), text("error.message"))
+        case "limit-reached":
+            closes = "the session ends" if get("xproxy.limit.closes") else ""
+            by = _with("by the ", get("xmpp.sent_by"))
+            return _join(f"{text('xproxy.limit.name')} = {get('xproxy.limit.value')}", by, closes)
+        case _:
+            # starttls-requested, and actions younger than this list: their name says it all, or their sentence does.
+            return "" if action == "starttls-requested" else str(document["message"])
+
+
+def _join(*parts: str) -> str:
+    return ", ".join(part for part in parts if part)
+
+
+def _with(words: str, value: object) -> str:
+    return "" if value is None or value == "" else f"{words}{value}"
+
+
+def _local(name: str) -> str:
+    """Return the local part of ``{namespace}local``."""
+    return name.rpartition("}")[2]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= LONG_TEXT_CHARS else f"{text[:LONG_TEXT_CHARS]}…"
+
+
+def _duration(get: Any) -> str:
+    ns = get("event.duration")
+    if ns is None:
+        return ""
+    if ns < 10_000_000:
+        return f"{ns / 1e6:.1f} ms"
+    if ns < 1_000_000_000:
+        return f"{ns / 1e6:.0f} ms"
+    if ns < 60_000_000_000:
+        return f"{ns / 1e9:.1f} s"
+    minutes, seconds = divmod(ns // 1_000_000_000, 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
+
+
+def _server(document: Document) -> str:
+    host, address = _get(document, "destination.address"), _address(document, "destination")
+    return address if address.startswith((f"{host}:", f"[{host}]:")) else f"{host} ({address})"
+
+
+def _totals(get: Any, side: str) -> str:
+    octets = get("source.bytes" if side == "client" else "destination.bytes")
+    return f"{side} {get(f'xproxy.from_{side}.stanzas')} stanzas {octets} bytes"
+
+
+def _error(get: Any) -> str:
+    by = get("xmpp.sent_by")
+    kind = get("error.type")
+    words = f"{get('error.code')} ({kind})" if kind else str(get("error.code"))
+    if by is not None:
+        words += f" from the {by}"
+    if (message := get("error.message")) is not None:
+        words += f" “{message}”"
+    return words
+
+
+def _stanza(get: Any) -> str:
+    names = [_local(name) for name in get("xmpp.stanza.payloads") or ()]
+    kind, type_ = get("xmpp.stanza.kind"), get("xmpp.stanza.type")
+    words = f"{kind} {type_}" if type_ else str(kind)
+    if names:
+        words += f" [{' '.join(names)}]"
+    arrow = "→ " if get("xmpp.sent_by") == "client" else "← "
+    other = get("xmpp.stanza.to" if get("xmpp.sent_by") == "client" else "xmpp.stanza.from")
+    return f"{arrow}{words}" + (f" {other}" if other else "")
+
+
+def _request(get: Any) -> str:
+    age = get("xmpp.request.age_ns")
+    if age is None:
+        return ""
+    payload = get("xmpp.request.payload")
+    return (
+        f"answers {get('xmpp.request.type')} {_local(payload) if payload else ''}".rstrip() + f" {age / 1e6:.0f} ms old"
+    )
+
+
+def _hash(get: Any) -> str:
+    return _with("id ", get("xmpp.sm.id_hash"))
