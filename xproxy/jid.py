@@ -198,10 +198,7 @@ def _enforce_ipv6(text: str) -> str:
 def _map_domain(text: str) -> str:
     """Lower case, wide and narrow forms, NFC, one kind of dot (RFC 5895 section 2); no trailing dot."""
     if not text.isascii():
-        try:
-            text = _profile("UsernameCaseMapped").width_mapping_rule(_DOTS.sub(".", text))
-        except ValueError:
-            raise JidError("domainpart", "invalid-character") from None
+        text = _profile("UsernameCaseMapped").width_mapping_rule(_DOTS.sub(".", text))
         text = unicodedata.normalize("NFC", text.lower())
     text = text.lower().removesuffix(".")
     if not text:
