@@ -62,6 +62,17 @@ def test_what_is_not_read_tells_nothing(mechanism: str) -> None:
     assert decoder.challenge(b"anything", 1) == Challenge()
 
 
+@pytest.mark.parametrize(
+    ("mechanism", "message"),
+    [("PLAIN", b"\0user\0x"), ("SCRAM-SHA-1", b"n,,n=user,r=x"), ("DIGEST-MD5", b'username="user"')],
+)
+def test_an_empty_initial_response_does_not_hide_the_message_behind_it(mechanism: str, message: bytes) -> None:
+    decoder = decoder_for(mechanism)
+    assert decoder.response(b"", 0).authcid is None
+    assert decoder.challenge(b"", 1) == Challenge()
+    assert decoder.response(message, 1).authcid == "user"
+
+
 def told(mechanism: str, *messages: bytes) -> str:
     """Everything that is left of a dialogue after it: what was returned, and the decoder itself."""
     decoder = decoder_for(mechanism)

@@ -19,7 +19,7 @@ class PlainDecoder:
         """Return authcid and authzid of the first message."""
         if self._done:
             return NO_IDENTITY
-        self._done = True
+        self._done = bool(payload)  # after an empty initial response the message may still come
         first = payload.find(b"\0")
         second = payload.find(b"\0", first + 1)
         # A second NUL is missing, or authcid is empty.

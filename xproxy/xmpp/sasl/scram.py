@@ -52,7 +52,7 @@ class ScramDecoder:
         """Return what client-first says; of client-final nothing is read."""
         if self._first_seen:
             return NO_IDENTITY
-        self._first_seen = True
+        self._first_seen = bool(payload)  # after an empty initial response client-first may still come
         return self._read_client_first(payload)
 
     def challenge(self, payload: bytes, step: int) -> Challenge:
