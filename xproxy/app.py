@@ -36,13 +36,14 @@ from xproxy.config.stream import StreamPolicy
 from xproxy.errors import AddressProblem, EnvironmentProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
-from xproxy.events.proxy import ConfigChanged, ProxyStarted, ProxyStopped
+from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
 from xproxy.log.channel import Output, OutputGone, RecordChannel
 from xproxy.log.filters import LevelFilter, level_from_name
 from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
 from xproxy.log.view import HumanView
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
+from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
 from xproxy.xmpp.session import Session
 
@@ -84,26 +85,19 @@ async def run(
     state = settings.state.directory
     make_state_directory(state)
     correlation_key = read_correlation_key(state, secrets.token_bytes)
-    certificates = Certificates(settings)
+    tls = TlsService(settings.tls, settings.upstream, state)
     await look_up(settings.upstream.address)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
-    gone: list[OutputGone] = []
     app: _App | None = None
 
-    def give_up(problem: OutputGone) -> None:
-        gone.append(problem)
+    def give_up() -> None:
         if app is not None:
             app.abort("log-gone")
 
     with open_log(settings.log, levels, settings.upstream.address, give_up) as channel:
         app = _App(
-            settings=settings,
-            reread=reread,
-            correlation_key=correlation_key,
-            certificates=certificates,
-            channel=channel,
-            levels=levels,
+            settings=settings, reread=reread, correlation_key=correlation_key, tls=tls, channel=channel, levels=levels
         )
         try:
             await app.serve(descriptors_max=descriptors_max, signals=signals, task_status=task_status)
@@ -111,8 +105,6 @@ async def run(
             if problem := find_problem(group):
                 raise problem from problem.__cause__
             raise
-    if gone:
-        raise gone[0]
 
 
 class _App:
@@ -124,7 +116,7 @@ class _App:
         settings: Settings,
         reread: Reread | None,
         correlation_key: bytes,
-        certificates: "Certificates",
+        tls: TlsService,
         channel: RecordChannel,
         levels: LevelFilter,
     ) -> None:
@@ -132,7 +124,8 @@ class _App:
         self._settings = settings
         self._upstream = settings.upstream.address
         self._reread = reread
-        self._certificates = certificates
+        self._tls = tls
+        tls.on_leaves_max = self._leaves_max_reached
         self._channel = channel
         self._levels = levels
         self._policy = StreamPolicy(
@@ -155,7 +148,7 @@ class _App:
             new_session=self._new_session,
             new_trace_id=partial(secrets.token_hex, 16),  # W3C trace context: 16 random bytes
             wall_ns=time.time_ns,
-            contexts=certificates.contexts,
+            contexts=tls,
         )
         self._stop_reason: str | None = None
         self._dropped = 0
@@ -186,7 +179,7 @@ class _App:
                     Running(
                         listeners=listeners,
                         upstream=self._upstream,
-                        ca_file=self._certificates.ca_file,
+                        ca_file=self._tls.ca_file,
                         log_file=settings.log.path,
                         stop=self.stop,
                     )
@@ -219,6 +212,9 @@ class _App:
     def _note(self, event: Event) -> None:
         self._channel.put_nowait([self._recorder.record(event, time.time_ns())])
 
+    def _leaves_max_reached(self, value: int) -> None:
+        self._note(LimitReached(limit="tls.leaves_max", value=value, closes=True))
+
     # Signals ----------------------------------------------------------------------------------------------------
 
     async def _obey(self, received: AsyncIterator[int]) -> None:
@@ -248,7 +244,7 @@ class _App:
             self._note(ConfigChanged(what=tuple(done)))
 
     async def _renew_certificates(self) -> None:
-        self._certificates.reload()
+        self._tls.reload()
 
     async def _renew_level(self) -> None:
         if self._reread is None:
@@ -269,24 +265,6 @@ def changed_keys(old: Settings, new: Settings) -> Iterator[str]:
             name = f"{section}.{key}"
             if name != "log.level" and getattr(was, key) != getattr(now, key):
                 yield name
-
-
-class Certificates:
-    """What clients are shown, and whom we believe upstream; read again while running."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Read everything, and make the CA if there is none and it is needed.
-
-        Raises:
-            FileProblem: a file is missing, unreadable, or not what it should be.
-        """
-        self._settings = settings
-        self.contexts = None
-        self.ca_file: Path | None = None
-        self.reload()
-
-    def reload(self) -> None:
-        """Read the files again. On a FileProblem everything stays as it was."""
 
 
 # Steps of the start -------------------------------------------------------------------------------------------------
@@ -333,16 +311,24 @@ def raise_descriptor_limit(sessions_max: int) -> int:
 
 @contextmanager
 def open_log(
-    settings: LogSettings, levels: LevelFilter, upstream: HostPort, on_gone: Callable[[OutputGone], None]
+    settings: LogSettings, levels: LevelFilter, upstream: HostPort, on_gone: Callable[[], None]
 ) -> Iterator[RecordChannel]:
     """Open the outputs and start their writer; at the end everything is written out and closed.
+
+    ``on_gone`` is called when an output is gone for ever: the block is to end.
 
     Raises:
         FileProblem: the file cannot be opened.
         EnvironmentProblem: at the end, when records could not be written.
     """
+    gone: list[OutputGone] = []
+
+    def give_up(problem: OutputGone) -> None:
+        gone.append(problem)
+        on_gone()
+
     with ExitStack() as stack:
-        channel = RecordChannel(records_max=settings.records_max, on_fatal=on_gone)
+        channel = RecordChannel(records_max=settings.records_max, on_fatal=give_up)
         for output in open_outputs(settings):
             stack.callback(output.close)
             channel.add_output(output, levels)
@@ -354,7 +340,10 @@ def open_log(
     except BaseException:
         channel.close()
         raise
-    if lost := channel.close():
+    lost = channel.close()
+    if gone:
+        raise gone[0]
+    if lost:
         raise EnvironmentProblem(
             f"{lost} records could not be written to {settings.path or 'standard output'}",
             "they are lost; see what was said about it above",

@@ -1,0 +1,261 @@
+"""From settings to a running proxy and back, in this process."""
+
+import json
+import os
+import resource
+import socket
+import stat
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from xproxy import app
+from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenSettings
+from xproxy.config.log import LogSettings
+from xproxy.config.settings import Settings
+from xproxy.config.state import StateSettings
+from xproxy.config.upstream import UpstreamSettings
+from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
+from xproxy.events import Level
+from xproxy.log.filters import LevelFilter
+from xproxy.log.jsonl import JsonLinesFile
+from xproxy.log.view import HumanView
+from xproxy.record.recorder import Record
+from xproxy.tls.service import TlsService
+
+NOWHERE = HostPort("127.0.0.1", 9)  # never connected to in these tests
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        listen=ListenSettings(addresses=(HostPort("127.0.0.1", 0),)),
+        upstream=UpstreamSettings(address=NOWHERE),
+        state=StateSettings(directory=tmp_path / "state"),
+        log=LogSettings(path=tmp_path / "log.jsonl"),
+    )
+
+
+@pytest.fixture(autouse=True)
+def _descriptor_limit() -> Iterator[None]:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def records_of(settings: Settings) -> list[dict[str, Any]]:
+    assert settings.log.path is not None
+    return [json.loads(line) for line in settings.log.path.read_bytes().splitlines()]
+
+
+def actions_of(settings: Settings) -> list[str]:
+    return [record["event"]["action"] for record in records_of(settings)]
+
+
+async def test_a_run_starts_and_stops_in_form(settings: Settings) -> None:
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        (endpoint,) = running.listeners
+        assert endpoint.ip == "127.0.0.1"
+        assert endpoint.port > 0
+        running.stop("finished")
+    started, stopped = records_of(settings)
+    assert started["event"]["action"] == "proxy-started"
+    assert started["xproxy"]["listeners"] == [str(endpoint)]
+    assert started["xproxy"]["descriptors_max"] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert stopped["event"]["action"] == "proxy-stopped"
+    assert stopped["event"]["reason"] == "finished"
+    assert stat.S_IMODE(settings.state.directory.stat().st_mode) == 0o700
+    assert (settings.state.directory / "correlation.key").stat().st_size == 32
+    with socket.socket() as sock:
+        sock.bind((endpoint.ip, endpoint.port))  # it is free again
+
+
+async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(app.run, settings)
+        nursery.cancel_scope.cancel()
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert actions_of(settings) == ["proxy-started"]  # no stop in form
+
+
+async def test_an_address_that_is_taken_is_named_and_nothing_stays_open(settings: Settings) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = HostPort(*taken.getsockname())
+        settings = attrs.evolve(settings, listen=ListenSettings(addresses=(HostPort("127.0.0.1", 0), address)))
+        with pytest.raises(AddressProblem, match=f"cannot listen on {address}.*in use.*stop it, or choose another"):
+            await app.run(settings)
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert records_of(settings) == []
+
+
+async def test_a_log_that_cannot_be_opened_is_named(settings: Settings, tmp_path: Path) -> None:
+    settings = attrs.evolve(settings, log=LogSettings(path=tmp_path / "none" / "log.jsonl"))
+    with pytest.raises(FileProblem, match=r"cannot open the log file .*none/log\.jsonl: No such file"):
+        await app.run(settings)
+
+
+async def test_a_server_that_is_not_known_is_named() -> None:
+    with pytest.raises(AddressProblem, match=r"the server a\.\.b:5222 cannot be looked up: a\.\.b is not known"):
+        await app.look_up(HostPort("a..b", 5222))
+
+
+@pytest.mark.parametrize(("number", "words"), [(socket.EAI_NONAME, "is not known"), (socket.EAI_AGAIN, "no answer")])
+async def test_a_name_service_that_is_away_is_told_from_a_wrong_name(
+    monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    async def fail(*args: object, **kwargs: object) -> None:
+        raise socket.gaierror(number, "as the resolver says it")
+
+    monkeypatch.setattr("trio.socket.getaddrinfo", fail)
+    with pytest.raises(AddressProblem, match=words):
+        await app.look_up(HostPort("xmpp.example.org", 5222))
+
+
+async def test_a_slow_name_service_only_delays(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def never(*args: object, **kwargs: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("trio.socket.getaddrinfo", never)
+    await app.look_up(HostPort("xmpp.example.org", 5222))
+    assert "has not answered for xmpp.example.org" in caplog.text
+
+
+async def reload(settings: Settings, reread: app.Reread | None) -> None:
+    """Start, send what SIGHUP sends, stop."""
+    with app.open_log(settings.log, LevelFilter(), NOWHERE, lambda: None) as channel:
+        running = app._App(
+            settings=settings,
+            reread=reread,
+            correlation_key=b"k" * 32,
+            tls=TlsService(settings.tls, settings.upstream, settings.state.directory),
+            channel=channel,
+            levels=LevelFilter(),
+        )
+        await running.reload()
+
+
+async def test_a_reload_is_recorded(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    settings.state.directory.mkdir()
+    await reload(settings, lambda: attrs.evolve(settings, upstream=UpstreamSettings(address=NOWHERE, domain="new")))
+    (record,) = records_of(settings)
+    assert record["event"]["action"] == "config-changed"
+    assert record["xproxy"]["config"]["changed"] == ["log-file", "certificates", "log-level"]
+    assert "only read at the start: upstream.domain" in caplog.text
+
+
+async def test_what_is_bad_at_a_reload_is_recorded_and_the_rest_renewed(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reread() -> Settings:
+        raise FileProblem("cannot read the configuration file x.toml", path=tmp_path)
+
+    settings.state.directory.mkdir()
+    await reload(settings, reread)
+    bad, good = records_of(settings)
+    assert bad["xproxy"]["config"]["changed"] == ["log-level"]
+    assert "x.toml" in bad["error"]["message"]
+    assert good["xproxy"]["config"]["changed"] == ["log-file", "certificates"]
+    assert "log-level kept as before: cannot read the configuration file x.toml" in caplog.text
+
+
+async def test_the_log_file_is_opened_again(settings: Settings, tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(partial(app.run, settings, signals=True))
+        assert settings.log.path is not None
+        settings.log.path.rename(tmp_path / "log.1")
+        os.kill(os.getpid(), 1)  # SIGHUP
+        with trio.fail_after(5):
+            # The writer is a thread and says nothing.
+            while not settings.log.path.exists() or not settings.log.path.stat().st_size:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        running.stop("finished")
+    assert actions_of(settings) == ["config-changed", "proxy-stopped"]
+    assert b"proxy-started" in (tmp_path / "log.1").read_bytes()
+
+
+async def test_a_log_without_reader_ends_the_run(settings: Settings) -> None:
+    """Nothing passes unrecorded: without an output there is no proxy."""
+    assert settings.log.path is not None
+    os.mkfifo(settings.log.path)
+    reader = os.open(settings.log.path, os.O_RDONLY | os.O_NONBLOCK)
+    gone = pytest.RaisesExc(EnvironmentProblem, match="nobody reads it any more|could not be written")
+    with pytest.RaisesGroup(gone):
+        async with trio.open_nursery() as nursery:
+            running: app.Running = await nursery.start(partial(app.run, settings))
+            os.close(reader)
+            running.stop("finished")
+
+
+async def test_records_that_could_not_be_written_are_no_success(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = app.RecordChannel.close
+    monkeypatch.setattr("xproxy.log.channel.RecordChannel.close", lambda self: close(self) + 3)
+    with (
+        pytest.raises(EnvironmentProblem, match="3 records could not be written to"),
+        app.open_log(settings.log, LevelFilter(), NOWHERE, lambda: None),
+    ):
+        pass
+
+
+def test_the_descriptor_limit_is_raised(caplog: pytest.LogCaptureFixture) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    assert app.raise_descriptor_limit(sessions_max=1) == hard
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    assert caplog.text == ""
+    app.raise_descriptor_limit(sessions_max=hard)
+    assert "open files allow about" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "format_", "terminal", "types"),
+    [
+        (False, "auto", True, [HumanView]),
+        (False, "auto", False, [JsonLinesFile]),
+        (False, "json", True, [JsonLinesFile]),
+        (False, "human", False, [HumanView]),
+        (True, "auto", True, [JsonLinesFile, HumanView]),
+        (True, "auto", False, [JsonLinesFile]),
+        (True, "json", True, [JsonLinesFile]),
+        (True, "human", False, [JsonLinesFile, HumanView]),
+    ],
+)
+def test_what_is_shown_where(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: bool,
+    format_: Any,
+    terminal: bool,
+    types: list[type],
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
+    settings = LogSettings(path=tmp_path / "log" if path else None, format=format_)
+    outputs = list(app.open_outputs(settings))
+    for output in outputs:
+        output.close()
+    assert [type(output) for output in outputs] == types
+
+
+def test_a_server_that_is_down_is_said_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
+    def record(action: str) -> Record:
+        return Record({"event": {"reason": "refused"}}, Level.INFO, action)
+
+    watch = app.UpstreamWatch(HostPort("xmpp.example.org", 5222))
+    watch.take([record("upstream-connected"), record("upstream-failed"), record("upstream-failed")])
+    watch.take([record("stream-opened"), record("upstream-connected"), record("upstream-connected")])
+    assert [message.split(",")[0] for message in caplog.messages] == [
+        "the server xmpp.example.org:5222 cannot be reached (refused)",
+        "the server xmpp.example.org:5222 can be reached again",
+    ]
