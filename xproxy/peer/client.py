@@ -124,30 +124,42 @@ class Client:
             TlsRefused: the handshake failed.
         """
         with self._patience("connecting"):
-            transport = await _connect(self.host, self.port)
-            wire = self._wire = Wire(transport, limits=LIMITS)
+            await self.connect_only()
+            wire = self._connected()
             try:
                 if self.mode is Mode.DIRECT_TLS:
                     await self._start_tls(wire)
-                await self._open_stream(wire)
+                await self._open_stream()
                 if self.mode is Mode.STARTTLS:
                     await wire.send(f"<starttls xmlns='{ns.TLS}'/>".encode())
                     answer = await self._receive()
                     if answer.tag != f"{{{ns.TLS}}}proceed":
                         raise StreamFailed("starttls-refused")
                     await self._start_tls(wire)
-                    await self._open_stream(wire)
+                    await self._open_stream()
             except BaseException:
                 self.drop()
                 raise
+
+    async def connect_only(self) -> None:
+        """Open the connection and say nothing yet: for scripts that say something unusual."""
+        self._wire = Wire(await _connect(self.host, self.port), limits=LIMITS)
 
     async def _start_tls(self, wire: Wire) -> None:
         if self.tls is None:
             raise TlsRefused("this client was given no TLS context")
         await wire.start_tls(self.tls, server_side=False, name=self.domain)
 
-    async def _open_stream(self, wire: Wire) -> None:
+    async def _open_stream(self) -> None:
         await self._send_raw(words.stream_header(to=self.domain))
+        await self.expect_stream()
+
+    def expect_restart(self) -> None:
+        """The server's next byte begins a new stream. For scripts that do not use ``login``."""
+        self._connected().restart()
+
+    async def expect_stream(self) -> None:
+        """Read the server's header and features. For scripts that do not use ``connect`` or ``login``."""
         item = await self._next()
         if not isinstance(item, StreamHeader):
             raise StreamFailed("bad-format")
@@ -178,9 +190,8 @@ class Client:
                 await self._authenticate(exchange)
             except auth.SaslRefused as refused:
                 raise LoginFailed(refused.condition) from None
-            wire = self._connected()
-            wire.restart()
-            await self._open_stream(wire)
+            self.expect_restart()
+            await self._open_stream()
 
     async def _authenticate(self, exchange: auth.ClientExchange) -> None:
         while True:
@@ -424,7 +435,7 @@ class Client:
     async def _is_dealt_with(self, element: etree._Element) -> bool:
         """Count a stanza; answer what needs no script."""
         name = etree.QName(element)
-        if name.namespace == ns.SM3:
+        if name.namespace == ns.SM3 and name.localname in ("r", "a"):
             if name.localname == "r" and self.sm is not None:
                 await self._send_raw(f"<a xmlns='{ns.SM3}' h='{self.sm.h}'/>".encode())
             elif name.localname == "a":
