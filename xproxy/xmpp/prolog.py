@@ -48,6 +48,8 @@ def scan_prolog(data: bytes, *, white_before: bool) -> Prolog:
         return Prolog(end=None, refusal=ViolationKind.ENCODING)
     if len(data) == skip:
         return Prolog(end=None)
+    if data[skip] not in WHITE and data[skip] != 0x3C:  # libxml2 would say so later or sooner, as the network cuts
+        return Prolog(end=None, refusal=ViolationKind.NOT_WELL_FORMED)
     declared = False
     if data.startswith(b"<?xml", skip) and len(data) > skip + 5 and data[skip + 5] in b" \t\r\n?":
         close = data.find(b"?>", skip)

@@ -29,7 +29,6 @@ class StreamHeader:
     namespaces: dict[str | None, str]
     xml_declaration: bool
     offset: int  # octets of this direction up to and with the header's ">"
-    pipelined: bool = False  # feed_piece() found it inside the old stream and restarted by itself
 
 
 @attrs.frozen
@@ -93,9 +92,9 @@ def element_text(element: etree._Element) -> str:
 
 _STREAM: Final = f"{{{STREAMS}}}stream"
 _GT: Final = 0x3E
-_HELD_BYTES_MAX: Final = 8_192  # a longer start tag is no pipelined header, but a nested root
 _RETAINED_BYTES: Final = 16_384  # above it, data that ends inside an element is cut behind a likely end
 _RETAINED_BYTES_MAX: Final = 65_536  # above it, the exact end of the last element is looked for
+_LOCATE_BYTES_MAX: Final = 8_192  # fed one by one to find the very octet that is refused; 5 ms, once a stream
 _LOG_RENEW: Final = 64  # entries; libxml2 reports 100 warnings and 100 errors a document, then it is silent
 _LOG_FULL: Final = 100
 
@@ -134,9 +133,8 @@ _OPEN: Final = _Mode.OPEN
 class StreamReader:
     """One direction of one connection over all its streams.
 
-    In negotiation use ``feed_piece`` for each of ``pieces(data)``: element ends are exact, and a new header inside the
-    old stream restarts the reader by itself (a ``StreamHeader`` with ``pipelined``); a piece that may be the beginning
-    of such a header is held until its ``>``. Afterwards use ``feed``. When the input ends, ask ``finish``.
+    In negotiation feed each of ``pieces(data)``: element ends are exact, and ``opens_stream`` can tell of a new header
+    before it is fed. Afterwards feed what comes. When the input ends, ask ``finish``.
     """
 
     __slots__ = (
@@ -148,7 +146,6 @@ class StreamReader:
         "_doubt",
         "_events",
         "_header",
-        "_held",
         "_kept",
         "_limits",
         "_log_seen",
@@ -159,11 +156,11 @@ class StreamReader:
         "_octets",
         "_parser",
         "_passed",
-        "_pipelined",
         "_position",
         "_prolog",
         "_quotes",
         "_refusal",
+        "_refused_at",
         "_retained",
         "_retained_bytes",
         "_root",
@@ -181,7 +178,6 @@ class StreamReader:
         self._limits = limits
         self._names = names
         self._position = 0  # octets of this direction that were looked at
-        self._held = b""  # what may become a pipelined header
         self._reset()
 
     def _reset(self) -> None:
@@ -190,7 +186,6 @@ class StreamReader:
         self._prolog = b""  # held until the root begins
         self._white_before = False
         self._declared = False
-        self._pipelined = False
         self._header = b""  # from the root's "<" to its ">"
         self._root_name = ""
         self._namespaces: dict[str | None, str] = {}
@@ -209,6 +204,7 @@ class StreamReader:
         self._used = False  # the caller has had a look at the last of them
         self._log_seen = 0
         self._refusal: ViolationKind | None = None
+        self._refused_at = 0
         self._skip: ElementSkip | None = None
         self._boundary = False
         self._retained: list[bytes] = []  # all octets since the last boundary that is known exactly
@@ -224,7 +220,7 @@ class StreamReader:
     @property
     def offset(self) -> int:
         """Octets given so far, over all streams of this direction."""
-        return self._position + len(self._held)
+        return self._position
 
     @property
     def broken(self) -> bool:
@@ -234,16 +230,12 @@ class StreamReader:
     @property
     def at_boundary(self) -> bool:
         """Nothing is open but the stream: what comes next is a first-level element, white space or the end."""
-        if self._held:
-            return False
         if self._mode is _Mode.OPEN:
             return self._boundary
         return self._mode is _Mode.ENDED or (self._mode is _Mode.FRESH and not self._prolog and not self._retained)
 
     def restart(self) -> None:
         """The next octet begins a new document: after proceed, success, compressed, TLS. The offset goes on."""
-        self._position += len(self._held)
-        self._held = b""
         self._reset()
 
     def opens_stream(self, piece: bytes) -> bool:
@@ -254,21 +246,6 @@ class StreamReader:
         if piece.startswith(b"<?xml"):
             return piece[5:6] in (b" ", b"\t", b"\r", b"\n")
         return _start_tag_name(piece, self._namespaces) == self._root_name
-
-    def feed_piece(self, piece: bytes) -> list[Item]:
-        """Feed one of ``pieces(data)`` while pipelined restarts are possible."""
-        if not self._held and not ((self._mode is _OPEN and self._boundary) or self._mode is _Mode.ENDED):
-            return self.feed(piece)
-        piece = self._held + piece
-        self._held = b""
-        start = piece.lstrip(WHITE)
-        if start[:1] == b"<" and start[1:2] not in (b"/", b"!") and start[-1] != _GT and len(start) < _HELD_BYTES_MAX:
-            self._held = piece
-            return []
-        if self.opens_stream(start):
-            self._reset()
-            self._pipelined = True
-        return self.feed(piece)
 
     def finish(self) -> list[Item]:
         """Return what the end of the input leaves to say: an element that was being skipped was lost."""
@@ -284,9 +261,6 @@ class StreamReader:
         items: list[Item] = []
         if self._used:
             self._clean()
-        if self._held:
-            data = self._held + data
-            self._held = b""
         if (
             self._mode is _OPEN
             and not self._careful
@@ -487,7 +461,7 @@ class StreamReader:
             at = end
             self._position += len(piece)
             self._octets += len(piece)
-            mark = len(items)
+            mark, noted, elements = len(items), self._noted, self.elements
             before = _dict_size()
             try:
                 self._parser.feed(piece)
@@ -502,10 +476,12 @@ class StreamReader:
             self._doubt = self._doubt or log_length >= _LOG_FULL
             if step == _REFUSED:
                 del items[mark:]
+                self._noted, self.elements = noted, elements
                 return self._refuse(b"".join(self._retained) + data[start:], len(data) - at, items)
             if step in _EXACT:
                 if self._doubt and not is_accepted(self._header, b"".join(self._retained) + data[start:at]):
                     del items[mark:]
+                    self._noted, self.elements = noted, elements
                     self._break(items, ViolationKind.NAMESPACE)
                     break
                 self._retained = []
@@ -534,25 +510,52 @@ class StreamReader:
 
     def _refuse(self, octets: bytes, unread: int, items: list[Item]) -> bytes:
         """libxml2 refused the element that begins ``octets``; the last ``unread`` of them it has not had."""
-        kind = self._refusal or ViolationKind.NOT_WELL_FORMED
         skip = ElementSkip(self._header)
         self._position += unread
+        noted, elements = self._noted, self.elements
+        index, kind = self._locate(octets[: len(octets) - unread])
+        self._noted, self.elements = noted, elements
+        refused_at = self._position - len(octets) + index
         try:
             if kind is ViolationKind.NESTED_ROOT:  # a new stream to one reader, an element to another
                 raise Refused
             rest = skip.feed(octets)
         except Refused:
-            self._break(items, kind)
+            self._break(items, kind, refused_at)
             return b""
         self._octets = len(octets)
         if rest is None:
             self._forget()
             self._skip = skip
             self._refusal = kind
+            self._refused_at = refused_at
             self._mode = _Mode.SKIPPING
             self._check_limits(items)
             return b""
         return self._resume(rest, items, kind)
+
+    def _locate(self, octets: bytes) -> tuple[int, ViolationKind]:
+        """Return how many of ``octets``, the last piece octet by octet, it takes to be refused, and why.
+
+        What libxml2 says depends on how much it was given at once. A record must not depend on how the network cut.
+        """
+        refusal = self._refusal or ViolationKind.NOT_WELL_FORMED
+        fed = max(octets.rfind(b">", 0, len(octets) - 1) + 1, len(octets) - _LOCATE_BYTES_MAX)
+        if self._header:
+            self._prime()
+        else:
+            self._forget()
+        try:
+            if fed:
+                self._parser.feed(octets[:fed])
+            while fed < len(octets):
+                fed += 1
+                self._parser.feed(octets[fed - 1 : fed])
+                if self._read([], 0) == _REFUSED or not self._log_is_harmless([]):
+                    return fed, self._refusal or refusal
+        except etree.XMLSyntaxError as error:
+            return fed, _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
+        return fed, refusal
 
     def _feed_skipping(self, data: bytes, items: list[Item]) -> bytes:
         assert self._skip is not None
@@ -561,7 +564,7 @@ class StreamReader:
         try:
             rest = self._skip.feed(data)
         except Refused:
-            self._break(items, self._refusal or ViolationKind.NOT_WELL_FORMED)
+            self._break(items, self._refusal or ViolationKind.NOT_WELL_FORMED, self._refused_at)
             return b""
         if rest is None:
             self._check_limits(items)
@@ -606,7 +609,9 @@ class StreamReader:
             self._names.used += _dict_size() - before
             if step == _REFUSED or not self._log_is_harmless(items):
                 del items[mark:]
-                self._break(items, self._refusal or ViolationKind.NOT_WELL_FORMED)
+                octets = b"".join(self._retained)
+                index, kind = self._locate(octets)
+                self._break(items, kind, self._position - len(octets) + index)
                 return data[at:]
             self._count_attributes(piece, step)
             self._check_limits(items)
@@ -672,7 +677,6 @@ class StreamReader:
                 namespaces=self._namespaces,
                 xml_declaration=self._declared,
                 offset=self._position,
-                pipelined=self._pipelined,
             )
         )
         if root.getroottree().docinfo.internalDTD is not None:
@@ -787,8 +791,9 @@ class StreamReader:
         self._mode = _Mode.BROKEN
         self._forget()
 
-    def _break(self, items: list[Item], kind: ViolationKind) -> None:
-        items.append(Violation(kind=kind, severity=Severity.STREAM, offset=self._position))
+    def _break(self, items: list[Item], kind: ViolationKind, offset: int | None = None) -> None:
+        offset = self._position if offset is None else offset
+        items.append(Violation(kind=kind, severity=Severity.STREAM, offset=offset))
         self._mode = _Mode.BROKEN
         self._forget()
 

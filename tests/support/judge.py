@@ -1,0 +1,145 @@
+"""What a conforming server would have read: expat over the same octets, written without a look at the reader.
+
+Prosody, ejabberd and slixmpp all parse with a namespace-aware expat and build first-level elements from its events.
+``judge`` does the same for one document. The reader must see the same elements and refuse what the judge refuses;
+disagreement is a way to hide from the log. What RFC 6120 section 11.1 forbids and expat takes is in ``restricted``.
+"""
+
+import enum
+import pyexpat
+from typing import Any
+
+import attrs
+
+Node = tuple[str, tuple[tuple[str, str], ...], tuple[Any, ...]]  # Clark name, attributes, children (nodes and text)
+
+
+class Restricted(enum.Enum):
+    """Constructs that expat takes and RFC 6120 section 11.1 and 11.6 do not."""
+
+    DTD = "dtd"
+    COMMENT = "comment"
+    PROCESSING_INSTRUCTION = "processing-instruction"
+    TEXT = "text"  # at stream level
+    NESTED_ROOT = "nested-root"
+    DECLARATION = "declaration"  # version, encoding or standalone other than the one allowed
+    BYTE_ORDER_MARK = "byte-order-mark"
+    DEEP = "deep"  # more than ``depth_max`` levels
+    LONG_NAME = "long-name"
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """``root`` is None while no stream opened. ``elements`` are complete first-level elements, in order."""
+
+    root: str | None
+    elements: tuple[Node, ...]
+    ended: bool
+    refused: bool
+    restricted: frozenset[Restricted]
+
+
+class _Builder:
+    def __init__(self, depth_max: int) -> None:
+        self.parser = pyexpat.ParserCreate(None, "\n")
+        self.parser.ordered_attributes = True
+        self.parser.buffer_text = True
+        self.parser.StartElementHandler = self.start
+        self.parser.EndElementHandler = self.end
+        self.parser.CharacterDataHandler = self.text
+        self.parser.CommentHandler = lambda _data: self.restricted.add(Restricted.COMMENT)
+        self.parser.ProcessingInstructionHandler = lambda _target, _data: self.restricted.add(
+            Restricted.PROCESSING_INSTRUCTION
+        )
+        self.parser.StartDoctypeDeclHandler = lambda *_: self.restricted.add(Restricted.DTD)
+        self.parser.XmlDeclHandler = self.declaration
+        self.depth_max = depth_max
+        self.stack: list[tuple[str, tuple[tuple[str, str], ...], list[Any]]] = []
+        self.root: str | None = None
+        self.elements: list[Node] = []
+        self.ended = False
+        self.restricted: set[Restricted] = set()
+
+    def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
+        if version != "1.0" or (encoding or "utf-8").lower() != "utf-8" or standalone == 0:
+            self.restricted.add(Restricted.DECLARATION)
+
+    def start(self, name: str, attributes: list[str]) -> None:
+        tag = _clark(name)
+        pairs = sorted((_clark(key), value) for key, value in zip(attributes[::2], attributes[1::2], strict=True))
+        if not self.stack:
+            self.root = tag
+        elif len(self.stack) == 1 and tag == self.root:
+            self.restricted.add(Restricted.NESTED_ROOT)
+        self.stack.append((tag, tuple(pairs), []))
+        if len(self.stack) > self.depth_max:
+            self.restricted.add(Restricted.DEEP)
+        if any(len(part) > 40_000 for part in (tag, *(key for key, _ in pairs))):
+            self.restricted.add(Restricted.LONG_NAME)
+
+    def end(self, _name: str) -> None:
+        tag, attributes, children = self.stack.pop()
+        node = (tag, attributes, tuple(children))
+        if len(self.stack) == 1:
+            self.elements.append(node)
+        elif self.stack:
+            self.stack[-1][2].append(node)
+        else:
+            self.ended = True
+
+    def text(self, text: str) -> None:
+        if len(self.stack) == 1:
+            if text.strip(" \t\r\n"):
+                self.restricted.add(Restricted.TEXT)
+        elif self.stack:
+            children = self.stack[-1][2]
+            if children and isinstance(children[-1], str):  # a comment stood between
+                children[-1] += text
+            else:
+                children.append(text)
+
+
+def judge(chunks: list[bytes], *, depth_max: int = 200) -> Verdict:
+    """Read one document, given in ``chunks``, as a server with expat would."""
+    builder = _Builder(depth_max)
+    refused = False
+    if b"".join(chunks).startswith((b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")):
+        builder.restricted.add(Restricted.BYTE_ORDER_MARK)
+    try:
+        for chunk in chunks:
+            builder.parser.Parse(chunk, False)
+        builder.parser.buffer_text = False  # flushes
+    except (pyexpat.ExpatError, UnicodeError, LookupError, ValueError):
+        refused = True
+    return Verdict(
+        root=builder.root,
+        elements=tuple(builder.elements),
+        ended=builder.ended,
+        refused=refused,
+        restricted=frozenset(builder.restricted),
+    )
+
+
+def tree_of(element: Any) -> Node:
+    """Return what an lxml element holds in the judge's shape, comments and processing instructions left out."""
+    children: list[Any] = []
+
+    def add_text(text: str | None) -> None:
+        if not text:
+            return
+        if children and isinstance(children[-1], str):
+            children[-1] += text
+        else:
+            children.append(text)
+
+    add_text(element.text)
+    for child in element:
+        if isinstance(child.tag, str):
+            children.append(tree_of(child))
+        add_text(child.tail)
+    return (element.tag, tuple(sorted(element.attrib.items())), tuple(children))
+
+
+def _clark(name: str) -> str:
+    namespace, separator, local = name.rpartition("\n")
+    return f"{{{namespace}}}{local}" if separator else local
