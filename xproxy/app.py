@@ -45,6 +45,7 @@ from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
+from xproxy.xmpp.memory import DomainMemory
 from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class _App:
             wall_ns=time.time_ns,
             contexts=tls,
         )
+        self._memory = DomainMemory()
         self._stop_reason: str | None = None
         self._dropped = 0
 
@@ -207,7 +209,9 @@ class _App:
         finished.set()
 
     def _new_session(self, mode: LegMode, at_ns: int) -> Session:
-        return Session(limits=self._settings.stream, policy=self._policy, mode=mode, at_ns=at_ns)
+        return Session(
+            limits=self._settings.stream, policy=self._policy, mode=mode, at_ns=at_ns, memory=self._memory
+        )
 
     def _note(self, event: Event) -> None:
         self._channel.put_nowait([self._recorder.record(event, time.time_ns())])

@@ -15,6 +15,7 @@ from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.tls import CertificateFacts, TlsEstablished
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe
+from xproxy.xmpp.memory import DomainMemory
 from xproxy.xmpp.session import Session
 
 E = TypeVar("E")
@@ -83,12 +84,17 @@ class Dialogue:
         limits: StreamLimits | None = None,
         policy: StreamPolicy | None = None,
         mode: LegMode = LegMode.CLEAR,
+        memory: DomainMemory | None = None,
         chunks: Callable[[bytes], Iterable[bytes]] = lambda data: [data],
     ) -> None:
         """``chunks`` cuts what is said into what is read."""
         self.now = BEGIN
         self.session = Session(
-            limits=limits or StreamLimits(), policy=policy or StreamPolicy(), mode=mode, at_ns=self.now
+            limits=limits or StreamLimits(),
+            policy=policy or StreamPolicy(),
+            mode=mode,
+            at_ns=self.now,
+            memory=memory,
         )
         self.events: list[Event] = []
         self.actions: list[Action] = []

@@ -47,11 +47,20 @@ from xproxy.events.stream import (
     StreamRestarted,
     StreamViolation,
 )
-from xproxy.events.tls import StarttlsInjection, StarttlsRefused, StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.events.tls import (
+    CertificateChanged,
+    StarttlsInjection,
+    StarttlsRefused,
+    StarttlsRequested,
+    StarttlsStripped,
+    TlsEstablished,
+    TlsFailed,
+)
 from xproxy.jid import Jid, JidError
 from xproxy.xmpp import auth, negotiate, ns
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName
 from xproxy.xmpp.auth import Authentication
+from xproxy.xmpp.memory import DomainMemory
 from xproxy.xmpp.pending import PendingRequests
 from xproxy.xmpp.redact import safe_name, skeleton
 from xproxy.xmpp.sm import StreamManagement, unsigned
@@ -184,13 +193,22 @@ class _BindRequest:
 class Session:
     """The core of one session. Not thread-safe; anything it raises is a bug."""
 
-    def __init__(self, *, limits: StreamLimits, policy: StreamPolicy, mode: LegMode, at_ns: int) -> None:
-        """Begin a session that was accepted at ``at_ns``.
+    def __init__(
+        self,
+        *,
+        limits: StreamLimits,
+        policy: StreamPolicy,
+        mode: LegMode,
+        at_ns: int,
+        memory: DomainMemory | None = None,
+    ) -> None:
+        """Begin a session that was accepted at ``at_ns``; ``memory`` is what earlier sessions have seen.
 
         With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``.
         """
         names = NameBudget(limits)
         self._names = names
+        self._memory = memory if memory is not None else DomainMemory()
         self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
@@ -250,6 +268,7 @@ class Session:
         self._auth.secured(facts)
         if facts.leg is Side.SERVER:
             self._verified_name = facts.server_name
+            self._compare_certificate(facts)
         else:
             self._begin_inside_tls()
             self._step(_Step.SECURED)
@@ -624,6 +643,10 @@ class Session:
         elif name == negotiate.FEATURES:
             features = self._features = negotiate.read_features(element)
             self._observe(features.seen)
+            if not self._secure and not self._auth.succeeded and self.domain is not None:
+                offered = features.starttls_offered
+                if self._memory.is_starttls_missing(self.domain, offered=offered):
+                    self._observe(StarttlsStripped(domain=self.domain))
             self._auth.offered(features.offered)
             if features.offered is not None:
                 self._observe(features.offered)
@@ -749,6 +772,15 @@ class Session:
             direction.opened = False
             direction.restarting = None
             direction.closing_tag = False
+
+    def _compare_certificate(self, facts: TlsEstablished) -> None:
+        domain = facts.server_name or self.domain
+        if domain is None or facts.certificate is None:
+            return
+        previous = self._memory.previous_certificate(domain, facts.certificate.sha256)
+        if previous is not None:
+            changed = CertificateChanged(domain=domain, previous_sha256=previous, certificate=facts.certificate)
+            self._observe(changed)
 
     def _over(self) -> bool:
         return self._phase is Phase.CLOSED
