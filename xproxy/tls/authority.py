@@ -32,16 +32,25 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from xproxy.config.state import make_state_directory
 from xproxy.errors import EnvironmentProblem, FileProblem
 from xproxy.events.tls import CertificateFacts, TlsFailure
 from xproxy.jid import JidError, domain_to_ascii, enforce_domainpart
 from xproxy.tls.credential import LeafFiles, ServerFiles
 from xproxy.tls.facts import facts_of
 from xproxy.tls.failures import HandshakeRefused
-from xproxy.tls.files import is_key_of, make_directory, parse_certificates, parse_key, read_file, render_key, write_file
+from xproxy.tls.files import is_key_of, parse_certificates, parse_key, read_file, render_key, write_file
 from xproxy.tls.names import CertificateNames, encode_srv_name, encode_xmpp_addr
 
-__all__ = ["Authority", "LeafFiles", "LeavesMaxReached", "ServerFiles", "may_mint"]
+__all__ = [
+    "Authority",
+    "LeafFiles",
+    "LeavesMaxReached",
+    "ServerFiles",
+    "may_mint",
+    "read_ca_certificate",
+    "stored_leaves",
+]
 
 CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 396  # browsers and Apple's platforms refuse more than 397 or 398
@@ -105,8 +114,8 @@ class Authority:
 
         Raises: FileProblem: unreadable, unwritable, expired, or files that do not belong together.
         """
-        make_directory(directory)
-        make_directory(directory / "leaves")
+        make_state_directory(directory)
+        make_state_directory(directory / "leaves")
         with _locked(directory):
             certificate, key = _open_ca(directory, now())
             leaf_key = _open_key(directory / "leaf.key", "the leaf key")
@@ -154,16 +163,6 @@ class Authority:
             # An authority in its last month gives leaves that are due at once: keep those for a while all the same.
             self._leaves[name] = max(renewal, now + timedelta(hours=1)), leaf
             return leaf
-
-    def stored_leaves(self) -> list[tuple[Path, x509.Certificate]]:
-        """Return what lies in the directory of leaves, readable or not counted, by name."""
-        found = []
-        for path in sorted((self.directory / "leaves").glob("*.pem")):
-            with contextlib.suppress(FileProblem):
-                found.append(
-                    (path, parse_certificates(read_file(path, what="the leaf"), path=path, what="the leaf")[0])
-                )
-        return found
 
     def _read_or_mint(self, name: str, now: datetime) -> tuple[x509.Certificate, LeafFiles]:
         path = self.directory / "leaves" / _file_name(name)
@@ -226,6 +225,26 @@ class Authority:
         )
 
 
+def read_ca_certificate(directory: Path) -> x509.Certificate:
+    """Return the CA certificate of the state directory ``directory``; nothing is made.
+
+    Raises: FileProblem, with what to do if there is none.
+    """
+    path, what = directory / "ca.pem", "the CA certificate"
+    if not path.exists():
+        raise FileProblem(f"there is no CA in {directory}", "xproxy certs init makes one", path=path)
+    return parse_certificates(read_file(path, what=what), path=path, what=what)[0]
+
+
+def stored_leaves(directory: Path) -> list[tuple[Path, x509.Certificate]]:
+    """Return the leaves in the state directory ``directory``, by file name; what cannot be read is left out."""
+    found = []
+    for path in sorted((directory / "leaves").glob("*.pem")):
+        with contextlib.suppress(FileProblem):
+            found.append((path, parse_certificates(read_file(path, what="the leaf"), path=path, what="the leaf")[0]))
+    return found
+
+
 def _open_ca(directory: Path, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     certificate_path, key_path = directory / "ca.pem", directory / "ca.key"
     if certificate_path.exists() and not key_path.exists():
@@ -237,8 +256,7 @@ def _open_ca(directory: Path, now: datetime) -> tuple[x509.Certificate, ec.Ellip
     key = _open_key(key_path, "the CA key")
     if not certificate_path.exists():
         write_file(certificate_path, _make_ca(key, now).public_bytes(Encoding.PEM), mode=0o644)
-    what = "the CA certificate"
-    certificate = parse_certificates(read_file(certificate_path, what=what), path=certificate_path, what=what)[0]
+    certificate = read_ca_certificate(directory)
     _check_ca(certificate, key, now, certificate_path, key_path)
     return certificate, key
 

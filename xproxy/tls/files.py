@@ -106,21 +106,6 @@ def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
         return False
 
 
-def make_directory(path: Path) -> None:
-    """Make ``path`` with mode 0700, parents as they come; leave one that is there as it is.
-
-    Raises: FileProblem.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
-        if not path.is_dir():
-            raise NotADirectoryError(20, "Not a directory")
-    except OSError as error:
-        raise FileProblem.from_os_error(error, doing="make the directory", path=path) from error
-
-
 def write_file(path: Path, data: bytes, *, mode: int) -> None:
     """Put ``data`` at ``path`` at once: after a crash there is the old file or the new one, never a part.
 
