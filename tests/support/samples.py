@@ -320,3 +320,8 @@ def _minimal(facts: Any) -> Any:
 MINIMAL: tuple[Event, ...] = tuple(minimal(event) for event in FULL)
 
 assert tuple(type(event) for event in FULL) == EVENT_TYPES, "one sample of every class, in the catalogue's order"
+SAMPLES: dict[str, Event] = {
+    **{f"{event.action}-full": event for event in FULL},
+    **{f"{event.action}-minimal": event for event in MINIMAL},
+}
+"""By a name that says which."""
