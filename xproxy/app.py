@@ -46,6 +46,7 @@ from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecor
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
 from xproxy.xmpp.memory import DomainMemory
+from xproxy.xmpp.memory import DomainMemory
 from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,7 @@ class _App:
             negotiation_seconds_max=settings.sessions.negotiation_seconds_max,
             close_seconds_max=settings.sessions.close_seconds_max,
         )
+        self._memory = DomainMemory()  # what sessions learn about servers, for those that follow
         observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
         self._recorder = ProxyRecorder(observer=observer)
         self._proxy = Proxy(
@@ -209,9 +211,7 @@ class _App:
         finished.set()
 
     def _new_session(self, mode: LegMode, at_ns: int) -> Session:
-        return Session(
-            limits=self._settings.stream, policy=self._policy, mode=mode, at_ns=at_ns, memory=self._memory
-        )
+        return Session(limits=self._settings.stream, policy=self._policy, mode=mode, at_ns=at_ns, memory=self._memory)
 
     def _note(self, event: Event) -> None:
         self._channel.put_nowait([self._recorder.record(event, time.time_ns())])
