@@ -46,7 +46,6 @@ from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecor
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
 from xproxy.xmpp.memory import DomainMemory
-from xproxy.xmpp.memory import DomainMemory
 from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
@@ -153,7 +152,6 @@ class _App:
             wall_ns=time.time_ns,
             contexts=tls,
         )
-        self._memory = DomainMemory()
         self._stop_reason: str | None = None
         self._dropped = 0
 
