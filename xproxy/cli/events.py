@@ -100,6 +100,6 @@ def _field_table() -> Table:
         table.add_row(
             Text(field.name, style="" if field.is_custom else "cyan"),
             Text(field.type.value + (" []" if field.array else "")),
-            Text(field.meaning or "as ECS defines it", style="" if field.meaning else "dim"),
+            Text(field.meaning) if field.meaning or field.is_custom else Text("as ECS defines it", style="dim"),
         )
     return table

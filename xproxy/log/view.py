@@ -144,7 +144,7 @@ def _get(document: Document, name: str) -> Any:
 
 
 def _who(document: Document) -> str:
-    """Return the client: his bare address if he named one (with ? while it is only a claim), else where he comes from."""
+    """Return the client: his bare address if he named one (? while only a claim), else where he comes from."""
     source = _get(document, "xmpp.jid_source")
     if source is not None:
         jid = str(document["xmpp"]["jid"]).partition("/")[0]
