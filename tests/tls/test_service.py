@@ -1,0 +1,121 @@
+"""What the relay is handed for both legs."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+import trustme
+
+from xproxy.config.tls import TlsSettings
+from xproxy.config.upstream import UpstreamSettings
+from xproxy.errors import FileProblem
+from xproxy.events.tls import CertificateFacts, TlsFailure
+from xproxy.tls.failures import HandshakeRefused
+from xproxy.tls.names import CertificateNames
+from xproxy.tls.service import TlsService
+from xproxy.tls.verify import UpstreamIdentity
+
+PROVEN = UpstreamIdentity(certificate=None, names=CertificateNames(dns=("proven.example",)), verdict="ok")
+CLAIMED = UpstreamIdentity(certificate=None, names=CertificateNames(dns=("proven.example",)), verdict="untrusted")
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> TlsService:
+    return TlsService(TlsSettings(leaves_max=2), UpstreamSettings(domain="configured.example"), tmp_path)
+
+
+def write_pair(directory: Path, domain: str) -> TlsSettings:
+    leaf = trustme.CA().issue_cert(domain)
+    leaf.cert_chain_pems[0].write_to_path(directory / "cert.pem")
+    leaf.private_key_pem.write_to_path(directory / "key.pem")
+    return TlsSettings(certificate_file=directory / "cert.pem", key_file=directory / "key.pem")
+
+
+async def shown(
+    service: TlsService, domain: str | None, server_name: str | None = None, identity: UpstreamIdentity = PROVEN
+) -> CertificateFacts:
+    """Return what a client sees that asks for ``domain``."""
+    context, facts = await service.client_context(
+        domain=domain, server_name=server_name, identity=identity, version="TLSv1.3", alpn="xmpp-client"
+    )
+    assert context.minimum_version is context.maximum_version is ssl.TLSVersion.TLSv1_3
+    return facts
+
+
+async def test_the_leaf_is_for_the_domain_that_was_asked_for(service: TlsService) -> None:
+    assert "proven.example" in (await shown(service, "proven.example", "configured.example")).alternative_names
+    assert await shown(service, "proven.example") == await shown(service, "proven.example")
+    assert service.ca_file is not None
+    assert service.ca_file.name == "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("domain", "server_name"),
+    [
+        (None, None),
+        (None, "192.0.2.1"),
+        ("foreign.example", None),
+        (None, "configured.example"),
+        ("::1", "foreign.example"),
+    ],
+)
+async def test_otherwise_it_is_for_the_first_name_that_may_have_one(
+    service: TlsService, domain: str | None, server_name: str | None
+) -> None:
+    assert "configured.example" in (await shown(service, domain, server_name)).alternative_names
+
+
+async def test_names_of_a_certificate_that_is_not_proven_get_no_leaf(tmp_path: Path) -> None:
+    service = TlsService(TlsSettings(), UpstreamSettings(), tmp_path)
+    await shown(service, "proven.example")
+    with pytest.raises(HandshakeRefused) as refused:
+        await shown(service, "proven.example", identity=CLAIMED)
+    assert refused.value.failure is TlsFailure.NO_CERTIFICATE
+
+
+async def test_too_many_leaves_are_reported(tmp_path: Path) -> None:
+    told: list[int] = []
+    names = CertificateNames(dns=("*.example.org",))
+    identity = UpstreamIdentity(certificate=None, names=names, verdict="ok")
+    service = TlsService(TlsSettings(leaves_max=1), UpstreamSettings(), tmp_path, on_leaves_max=told.append)
+    await shown(service, "a.example.org", identity=identity)
+    with pytest.raises(HandshakeRefused, match="as many as"):
+        await shown(service, "b.example.org", identity=identity)
+    assert told == [1]
+    await shown(service, "a.example.org", identity=identity)
+
+
+async def test_the_servers_own_files_are_shown_to_everybody(tmp_path: Path) -> None:
+    service = TlsService(write_pair(tmp_path, "own.example"), UpstreamSettings(), tmp_path / "state")
+    assert service.ca_file is None
+    assert (await shown(service, "foreign.example", identity=CLAIMED)).alternative_names == ("own.example",)
+    assert not (tmp_path / "state").exists()  # no authority is made that nobody needs
+
+
+async def test_a_reload_shows_the_new_files(tmp_path: Path) -> None:
+    service = TlsService(write_pair(tmp_path, "old.example"), UpstreamSettings(), tmp_path)
+    write_pair(tmp_path, "new.example")
+    assert (await shown(service, None)).alternative_names == ("old.example",)  # not before it is told to
+    service.reload()
+    assert (await shown(service, None)).alternative_names == ("new.example",)
+
+
+async def test_a_bad_reload_keeps_everything(tmp_path: Path) -> None:
+    service = TlsService(write_pair(tmp_path, "old.example"), UpstreamSettings(), tmp_path)
+    before = await shown(service, None)
+    (tmp_path / "key.pem").write_text("nothing")
+    with pytest.raises(FileProblem, match=r"key\.pem"):
+        service.reload()
+    assert await shown(service, None) == before
+
+
+@pytest.mark.parametrize(("verify", "mode"), [("full", ssl.CERT_REQUIRED), ("none", ssl.CERT_NONE)])
+def test_the_server_is_verified_as_configured(tmp_path: Path, verify: str, mode: ssl.VerifyMode) -> None:
+    ca_file = tmp_path / "upstream-ca.pem"
+    trustme.CA().cert_pem.write_to_path(ca_file)
+    upstream = UpstreamSettings(verify=verify, ca_file=ca_file)  # type: ignore[arg-type]
+    service = TlsService(TlsSettings(), upstream, tmp_path)
+    context = service.server_context(top_version=0x0303, alpn=("xmpp-client",))
+    assert context.verify_mode is mode
+    assert context.maximum_version is ssl.TLSVersion.TLSv1_2
+    assert len(context.get_ca_certs()) == 1
