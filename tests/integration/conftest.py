@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import gosendxmpp
+from tests.support import gosendxmpp, raw_peer
 from tests.support import prosody as prosody_support
 from tests.support.accounts import DOMAIN, MODES, PASSWORDS
 from tests.support.canary import Canary
@@ -16,6 +16,12 @@ from tests.support.proxy_process import ProxyProcess, running_xproxy
 from tests.support.slix import SlixDriver, slix_driver
 
 StartProxy = Callable[..., ProxyProcess]
+
+
+@pytest.fixture(autouse=True)
+def _no_socket_is_left() -> Iterator[None]:
+    yield
+    raw_peer.close_all()
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ A list holds one entry a record, with its action and the few fields below that d
 XPROXY_UPDATE_GOLDEN=1 to write the lists anew, then read the difference.
 """
 
+import difflib
 import json
 import os
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 _DIRECTORY = Path(__file__).parent.parent / "vectors" / "golden"
 
 # Stable fields of the documents, in the order they are shown. Names are paths; a missing one is left out.
+# How a connection ended after both closing tags is a race between the two peers, and not here.
 _FIELDS = (
     "event.outcome",
     "event.reason",
@@ -69,7 +71,10 @@ def check_golden(name: str, sessions: list[list[dict[str, Any]]]) -> None:
     if os.environ.get("XPROXY_UPDATE_GOLDEN"):
         path.write_text(_render(got))
     want = json.loads(path.read_text())
-    assert _render(got).splitlines() == _render(want).splitlines()
+    difference = "\n".join(
+        difflib.unified_diff(_render(want).splitlines(), _render(got).splitlines(), path.name, "this run", lineterm="")
+    )
+    assert not difference, difference
 
 
 def _render(sessions: list[list[dict[str, Any]]]) -> str:
@@ -85,8 +90,11 @@ def _reduced(record: dict[str, Any]) -> dict[str, Any]:
     entry = {"action": _at(record, "event.action"), "level": _at(record, "log.level")}
     for path in _FIELDS:
         value = _at(record, path)
+        if path.endswith(".end") and entry.get("event.reason") == "stream-closed":
+            continue
         if value is not None:
-            entry[path] = value
+            # Prosody's order of mechanisms is that of a Lua table, another one each time it starts.
+            entry[path] = sorted(value) if isinstance(value, list) else value
     return entry
 
 

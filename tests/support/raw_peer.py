@@ -154,9 +154,20 @@ class RawPeer:
         self.sock.close()
 
 
+_opened: list[RawPeer] = []
+
+
 def connect(port: int) -> RawPeer:
     """Connect to a loopback port."""
-    return RawPeer(socket.create_connection(("127.0.0.1", port), timeout=SECONDS_MAX))
+    peer = RawPeer(socket.create_connection(("127.0.0.1", port), timeout=SECONDS_MAX))
+    _opened.append(peer)
+    return peer
+
+
+def close_all() -> None:
+    """Close whatever ``connect`` opened: a failed test leaves no socket behind."""
+    while _opened:
+        _opened.pop().close()
 
 
 def client_context(ca_file: Path) -> ssl.SSLContext:

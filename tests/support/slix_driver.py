@@ -24,12 +24,15 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 from slixmpp import JID, ClientXMPP
 from slixmpp.exceptions import IqError, IqTimeout
 
 STEP_SECONDS_MAX = 10.0
 RESOURCE = "slix"
+
+PING = "{urn:xmpp:ping}ping"
 
 _PAYLOADS = re.compile(rb"<(?:auth|response|challenge|success)\b[^>]*>([^<]+)<")
 _SM_IDS = re.compile(rb"<(?:enabled|resume|resumed)\b[^>]*?\b(?:id|previd)=['\"]([^'\"]+)['\"]")
@@ -43,6 +46,8 @@ class Client(ClientXMPP):
         super().__init__(f"{who['user']}@{job['domain']}/{RESOURCE}-{index}", who["password"])
         self.job = job
         self.wire = bytearray()
+        self.answered_close = False
+        self.is_leaving = False  # slixmpp leaves by itself when no mechanism is left
         self.logins: list[dict[str, Any]] = []
         self.inbox: asyncio.Queue[str] = asyncio.Queue()
         self.ends: asyncio.Queue[str] = asyncio.Queue()
@@ -57,7 +62,7 @@ class Client(ClientXMPP):
             self.register_plugin(plugin)
         self.add_event_handler("session_start", lambda _: self.ends.put_nowait("session"))
         self.add_event_handler("session_resumed", lambda _: self.ends.put_nowait("resumed"))
-        self.add_event_handler("failed_all_auth", lambda _: self.ends.put_nowait("refused"))
+        self.add_event_handler("failed_all_auth", self._on_refused)
         self.add_event_handler("ssl_invalid_chain", self._on_tls_failed)
         self.add_event_handler("connection_failed", self._on_tls_failed)
         self.add_event_handler("disconnected", lambda _: self.ends.put_nowait("disconnected"))
@@ -68,6 +73,10 @@ class Client(ClientXMPP):
         self.logins.append({"error": type(error).__name__})
         self.ends.put_nowait("tls-failed" if isinstance(error, ssl.SSLError) else "connect-failed")
         self.cancel_connection_attempt()
+
+    def _on_refused(self, _: Any) -> None:
+        self.is_leaving = True
+        self.ends.put_nowait("refused")
 
     def _on_failed_auth(self, stanza: Any) -> None:
         self.logins[-1]["failures"].append([self.logins[-1]["mechanisms"][-1], stanza["condition"]])
@@ -82,7 +91,9 @@ class Client(ClientXMPP):
         super().send_raw(data)
 
     def data_received(self, data: bytes | str) -> None:
-        self.wire += data if isinstance(data, bytes) else data.encode()
+        raw = data if isinstance(data, bytes) else data.encode()
+        self.wire += raw
+        self.answered_close = self.answered_close or raw.rstrip().endswith(b"</stream:stream>")
         super().data_received(data)
 
     async def open(self) -> str:
@@ -97,9 +108,10 @@ class Client(ClientXMPP):
         if not self.is_connected():
             self.cancel_connection_attempt()
             return "not-connected"
-        self.disconnect()
+        if not self.is_leaving:
+            self.disconnect()
         await within(self.until("disconnected"))
-        return "closed" if self.wire.count(b"</stream:stream>") >= 2 else "dropped"
+        return "closed" if self.answered_close else "dropped"
 
     async def until(self, end: str) -> None:
         """Wait for the end of that name; others are passed over."""
@@ -124,9 +136,10 @@ async def within(awaitable: Any) -> Any:
     return await asyncio.wait_for(awaitable, STEP_SECONDS_MAX)
 
 
-async def request(client: Client, xml_namespace: str, *, to: str | None, kind: str = "get") -> dict[str, Any]:
-    """Send an iq and say how it was answered."""
-    iq = client.make_iq_get(queryxmlns=xml_namespace, ito=to) if kind == "get" else client.make_iq_set(ito=to)
+async def request(client: Client, payload: str, *, to: str) -> dict[str, Any]:
+    """Send an iq with an empty payload ("{namespace}name") and say how it was answered."""
+    iq = client.make_iq_get(ito=to)
+    iq.append(ElementTree.Element(payload))
     try:
         answer = await iq.send(timeout=STEP_SECONDS_MAX)  # type: ignore[no-untyped-call]
     except IqError as error:
@@ -173,8 +186,8 @@ async def disco(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
     """Ask the server, then somebody who does not exist."""
     client = clients[0]
     end = await client.open()
-    namespace = "http://jabber.org/protocol/disco#info"
-    answers = [await request(client, namespace, to=to) for to in (job["domain"], f"nobody@{job['domain']}/gone")]
+    payload = "{http://jabber.org/protocol/disco#info}query"
+    answers = [await request(client, payload, to=to) for to in (job["domain"], f"nobody@{job['domain']}/gone")]
     return {"end": end, "answers": answers, "left": await client.leave()}
 
 
@@ -189,7 +202,7 @@ async def resume(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
     alice.lose()
     await within(alice.until("disconnected"))
     bob.send_message(mto=JID(jid), mbody=job["bodies"][0], mtype="chat")
-    await request(bob, "urn:xmpp:ping", to=job["domain"])  # the server has dealt with the message by now
+    await request(bob, PING, to=job["domain"])  # the server has dealt with the message by now
     end = await alice.open()
     got = await within(alice.inbox.get())
     alice.send_message(mto=bob.boundjid, mbody=job["bodies"][1], mtype="chat")
@@ -216,7 +229,7 @@ async def hold(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
     while True:
         order = json.loads(await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline))
         if order["do"] == "ping":
-            steps.append((await request(client, "urn:xmpp:ping", to=job["domain"]))["answer"])
+            steps.append((await request(client, PING, to=job["domain"]))["answer"])
             say({"step": steps[-1]})
         elif order["do"] == "wait-end":
             await within(client.until("disconnected"))
