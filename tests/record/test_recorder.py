@@ -191,3 +191,13 @@ def test_events_of_the_proxy_carry_the_run_and_no_trace():
     assert "trace" not in document
     assert document["service"] == {"name": "xproxy", "node": {"name": "a"}, "ephemeral_id": "b" * 32}
     assert document["source"]["ip"] == CLIENT.ip
+
+
+def test_what_is_known_step_by_step_is_what_is_known_at_once():
+    recorder = SessionRecorder(trace_id=TRACE, observer=OBSERVER)
+    for event in FULL:
+        stepwise = recorder.record(event, AT_NS)
+        recorder._template = None
+        anew = recorder.record(event, AT_NS).document
+        anew["event"] = stepwise.document["event"]
+        assert stepwise.document == anew

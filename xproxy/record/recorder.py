@@ -10,6 +10,7 @@ sasl-success on the user is proven. A new login attempt replaces the claim of th
 """
 
 import enum
+import functools
 from typing import Final
 
 import attrs
@@ -53,7 +54,7 @@ class Record:
 class SessionRecorder:
     """Makes the records of one session. Not thread-safe; belongs to the session's task."""
 
-    __slots__ = ("_context", "_identities", "_number", "_template", "_to", "_trace_id")
+    __slots__ = ("_base", "_identities", "_known", "_number", "_template", "_to", "_trace_id")
 
     def __init__(self, *, trace_id: str, observer: Observer) -> None:
         """``trace_id``: 32 lower-case hex digits, random, not all zero (W3C trace context)."""
@@ -61,20 +62,16 @@ class SessionRecorder:
         self._number = 0
         self._to: str | None = None
         self._identities: dict[_Source, _Identity] = {}
-        self._context: dict[str, Value] = {
-            "trace.id": trace_id,
-            **_observer_facts(observer),
-            "network.transport": "tcp",
-            "network.protocol": "xmpp",
-        }
-        self._template: Document | None = None
+        self._known: dict[str, Value] = {"trace.id": trace_id, "network.transport": "tcp", "network.protocol": "xmpp"}
+        self._base = _base_of(observer)
+        self._template: Document | None = None  # everything known, nested; None: to be made anew
 
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``, which happened at ``at_ns`` (UTC, ns since the epoch)."""
         self._learn(event)
         if self._template is None:
-            self._template = {}
-            write_facts(self._template, self._context)
+            self._template = dict(self._base)
+            write_facts(self._template, self._known)
         self._number += 1
         return _record(event, at_ns, f"{self._trace_id}-{self._number}", self._template)
 
@@ -88,8 +85,14 @@ class SessionRecorder:
             case TlsEstablished(leg=Side.SERVER):
                 self._know({"xproxy.upstream.verify": event.verify})
             case TlsEstablished():
-                self._know({"tls.established": True, "tls.version": event.version, "tls.version_protocol": "tls"})
-                self._know({"xproxy.tls.ja4": event.ja4})
+                self._know(
+                    {
+                        "tls.established": True,
+                        "tls.version": event.version,
+                        "tls.version_protocol": "tls",
+                        "xproxy.tls.ja4": event.ja4,
+                    }
+                )
                 if event.server_name is not None and self._to is None:
                     self._know({"destination.domain": event.server_name, "server.domain": event.server_name})
             case StreamOpened(sent_by=Side.CLIENT):
@@ -109,8 +112,19 @@ class SessionRecorder:
                 self._identify(source, _Identity.from_jid(jid))
 
     def _know(self, facts: Facts) -> None:
-        self._context.update(facts)
-        self._template = None
+        known = self._known
+        changed = {name: value for name, value in facts.items() if known.get(name) != value}
+        if not changed:
+            return
+        # Set-up is mostly additions, and those are cheap. What takes something back is written anew: an old value
+        # would stay in related.*, or be named as cut.
+        adds_only = not any(known.get(name) is not None for name in changed)
+        known.update(changed)
+        if adds_only and self._template is not None:
+            self._template = dict(self._template)
+            write_facts(self._template, changed)
+        else:
+            self._template = None
 
     def _login(self, authcid: str | None, authzid: str | None) -> "_Identity | None":
         """Return who logs in: the user is the authcid's; the address is the one he acts as (RFC 6120 section 6.3.8)."""
@@ -147,8 +161,7 @@ class ProxyRecorder:
     def __init__(self, *, observer: Observer) -> None:
         self._boot_id = observer.boot_id
         self._number = 0
-        self._template: Document = {}
-        write_facts(self._template, _observer_facts(observer))
+        self._template = _base_of(observer)
 
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``, which happened at ``at_ns`` (UTC, ns since the epoch)."""
@@ -187,18 +200,25 @@ class _Identity:
 _NOBODY: Final = _Identity(name=None, domain=None, jid=None)
 
 
-def _observer_facts(observer: Observer) -> dict[str, Value]:
-    return {
-        "ecs.version": ECS_VERSION,
-        "observer.type": "proxy",
-        "observer.vendor": "xproxy",
-        "observer.product": "xproxy",
-        "observer.version": observer.version,
-        "observer.hostname": observer.hostname,
-        "service.name": "xproxy",
-        "service.node.name": observer.node,
-        "service.ephemeral_id": observer.boot_id,
-    }
+@functools.lru_cache(maxsize=4)
+def _base_of(observer: Observer) -> Document:
+    """Return what every record of a run has in common, nested. Shared: not to be changed."""
+    base: Document = {}
+    write_facts(
+        base,
+        {
+            "ecs.version": ECS_VERSION,
+            "observer.type": "proxy",
+            "observer.vendor": "xproxy",
+            "observer.product": "xproxy",
+            "observer.version": observer.version,
+            "observer.hostname": observer.hostname,
+            "service.name": "xproxy",
+            "service.node.name": observer.node,
+            "service.ephemeral_id": observer.boot_id,
+        },
+    )
+    return base
 
 
 def _envelope_of(event_type: type[Event]) -> tuple[Document, Document]:
