@@ -1,5 +1,6 @@
 """The same octets in different cuts: a parser must not care how the network delivered them."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -26,4 +27,4 @@ def with_trailing(data: bytes, trailing: bytes, rng: random.Random) -> Iterator[
 
 def _cut_at(data: bytes, cuts: list[int]) -> Chunks:
     edges = [0, *cuts, len(data)]
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False) if a < b]
+    return [data[a:b] for a, b in itertools.pairwise(edges) if a < b]

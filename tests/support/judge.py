@@ -14,6 +14,9 @@ import attrs
 Node = tuple[str, tuple[tuple[str, str], ...], tuple[Any, ...]]  # Clark name, attributes, children (nodes and text)
 
 
+_SEPARATOR = "\x01"  # as Prosody; no document may hold it
+
+
 class Restricted(enum.Enum):
     """Constructs that expat takes and RFC 6120 section 11.1 and 11.6 do not."""
 
@@ -24,16 +27,21 @@ class Restricted(enum.Enum):
     NESTED_ROOT = "nested-root"
     DECLARATION = "declaration"  # version, encoding or standalone other than the one allowed
     BYTE_ORDER_MARK = "byte-order-mark"
+    UTF_16 = "utf-16"
     DEEP = "deep"  # more than ``depth_max`` levels
     LONG_NAME = "long-name"
 
 
 @attrs.frozen(kw_only=True)
 class Verdict:
-    """``root`` is None while no stream opened. ``elements`` are complete first-level elements, in order."""
+    """``root`` is None while no stream opened. ``elements`` are complete first-level elements, in order.
+
+    ``unread`` names those of them (by index) that hold what libxml2 does not take: too deep, too long a name.
+    """
 
     root: str | None
     elements: tuple[Node, ...]
+    unread: frozenset[int]
     ended: bool
     refused: bool
     restricted: frozenset[Restricted]
@@ -41,7 +49,7 @@ class Verdict:
 
 class _Builder:
     def __init__(self, depth_max: int) -> None:
-        self.parser = pyexpat.ParserCreate(None, "\n")
+        self.parser = pyexpat.ParserCreate(None, _SEPARATOR)
         self.parser.ordered_attributes = True
         self.parser.buffer_text = True
         self.parser.StartElementHandler = self.start
@@ -58,6 +66,7 @@ class _Builder:
         self.root: str | None = None
         self.elements: list[Node] = []
         self.ended = False
+        self.unread: set[int] = set()
         self.restricted: set[Restricted] = set()
 
     def declaration(self, version: str, encoding: str | None, standalone: int) -> None:
@@ -74,8 +83,10 @@ class _Builder:
         self.stack.append((tag, tuple(pairs), []))
         if len(self.stack) > self.depth_max:
             self.restricted.add(Restricted.DEEP)
-        if any(len(part) > 40_000 for part in (tag, *(key for key, _ in pairs))):
+            self.unread.add(len(self.elements))
+        if any(len(part) > 50_000 for part in (tag, *(key for key, _ in pairs))):
             self.restricted.add(Restricted.LONG_NAME)
+            self.unread.add(len(self.elements))
 
     def end(self, _name: str) -> None:
         tag, attributes, children = self.stack.pop()
@@ -103,8 +114,11 @@ def judge(chunks: list[bytes], *, depth_max: int = 200) -> Verdict:
     """Read one document, given in ``chunks``, as a server with expat would."""
     builder = _Builder(depth_max)
     refused = False
-    if b"".join(chunks).startswith((b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")):
+    data = b"".join(chunks)
+    if data.startswith(b"\xef\xbb\xbf"):
         builder.restricted.add(Restricted.BYTE_ORDER_MARK)
+    if data.startswith((b"\xfe\xff", b"\xff\xfe")) or b"\0" in data[:2]:
+        builder.restricted.add(Restricted.UTF_16)
     try:
         for chunk in chunks:
             builder.parser.Parse(chunk, False)
@@ -114,6 +128,7 @@ def judge(chunks: list[bytes], *, depth_max: int = 200) -> Verdict:
     return Verdict(
         root=builder.root,
         elements=tuple(builder.elements),
+        unread=frozenset(index for index in builder.unread if index < len(builder.elements)),
         ended=builder.ended,
         refused=refused,
         restricted=frozenset(builder.restricted),
@@ -141,5 +156,5 @@ def tree_of(element: Any) -> Node:
 
 
 def _clark(name: str) -> str:
-    namespace, separator, local = name.rpartition("\n")
+    namespace, separator, local = name.rpartition(_SEPARATOR)
     return f"{{{namespace}}}{local}" if separator else local

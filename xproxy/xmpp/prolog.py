@@ -51,7 +51,7 @@ def scan_prolog(data: bytes, *, white_before: bool) -> Prolog:
     if data[skip] not in WHITE and data[skip] != 0x3C:  # libxml2 would say so later or sooner, as the network cuts
         return Prolog(end=None, refusal=ViolationKind.NOT_WELL_FORMED)
     declared = False
-    if data.startswith(b"<?xml", skip) and len(data) > skip + 5 and data[skip + 5] in b" \t\r\n?":
+    if _is_declaration(data, skip):
         close = data.find(b"?>", skip)
         if close < 0:
             return Prolog(end=None)
@@ -63,6 +63,10 @@ def scan_prolog(data: bytes, *, white_before: bool) -> Prolog:
             notes.append(ViolationKind.SPACE_BEFORE_DECLARATION)
     end, refusal = _find_root(data, skip)
     return Prolog(end=end, skip=skip, declared=declared, notes=tuple(notes), refusal=refusal)
+
+
+def _is_declaration(data: bytes, at: int) -> bool:
+    return data.startswith(b"<?xml", at) and len(data) > at + 5 and data[at + 5] in b" \t\r\n?"
 
 
 def _refused_declaration(declaration: bytes) -> ViolationKind | None:
@@ -89,6 +93,8 @@ def _find_root(data: bytes, at: int) -> tuple[int | None, ViolationKind | None]:
             opening, closing = b"<!--", b"-->"
         elif following == b"<?":
             opening, closing = b"<?", b"?>"
+            if _is_declaration(data, at):  # a second one; the first never reaches the parser, so it would take this
+                return None, ViolationKind.XML_DECLARATION
         else:
             return (at if len(following) == 2 else None), None
         head = data[at : at + len(opening)]

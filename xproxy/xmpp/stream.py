@@ -323,7 +323,7 @@ class StreamReader:
         body = data if data[-1] not in WHITE else data.rstrip(WHITE) or data
         size = len(body)
         end = self._position + size
-        mark, noted, elements = len(items), self._noted, self.elements
+        mark, noted, elements, passed = len(items), self._noted, self.elements, self._passed
         parser = self._parser
         before = _dict_size()
         exact = False
@@ -351,18 +351,18 @@ class StreamReader:
         except etree.XMLSyntaxError:
             step = _REFUSED
         log_length = len(parser.feed_error_log)
-        if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(items):
+        if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(None, 0):
             step = _REFUSED
         grown = _dict_size() - before
         if (
             step == _REFUSED
             or (step == _ENDED and not exact)
             or (log_length >= _LOG_FULL and not exact)
-            or (self._retained_bytes >= _RETAINED_BYTES_MAX and self._passed and not exact)
+            or (self._retained_bytes >= _RETAINED_BYTES_MAX and passed and not exact)
         ):
             self._names.used += grown
             del items[mark:]
-            self._noted, self.elements = noted, elements
+            self._noted, self.elements, self._passed = noted, elements, passed
             return self._take_care(data)
         self._position += len(data)
         if exact:
@@ -471,7 +471,7 @@ class StreamReader:
                 step = _REFUSED
             self._names.used += _dict_size() - before
             log_length = len(self._parser.feed_error_log)
-            if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(items):
+            if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(items, mark):
                 step = _REFUSED
             self._doubt = self._doubt or log_length >= _LOG_FULL
             if step == _REFUSED:
@@ -551,7 +551,7 @@ class StreamReader:
             while fed < len(octets):
                 fed += 1
                 self._parser.feed(octets[fed - 1 : fed])
-                if self._read([], 0) == _REFUSED or not self._log_is_harmless([]):
+                if self._read([], 0) == _REFUSED or not self._log_is_harmless([], 0):
                     return fed, self._refusal or refusal
         except etree.XMLSyntaxError as error:
             return fed, _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
@@ -607,7 +607,7 @@ class StreamReader:
                 self._refusal = _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
                 step = _REFUSED
             self._names.used += _dict_size() - before
-            if step == _REFUSED or not self._log_is_harmless(items):
+            if step == _REFUSED or not self._log_is_harmless(items, mark):
                 del items[mark:]
                 octets = b"".join(self._retained)
                 index, kind = self._locate(octets)
@@ -637,7 +637,7 @@ class StreamReader:
         start -= len(self._prolog)
         prolog = scan_prolog(held, white_before=self._white_before)
         if prolog.refusal is not None:
-            self._break(items, prolog.refusal)
+            self._break(items, prolog.refusal, start)
             return b""
         if (len(held) if prolog.end is None else prolog.end) > self._limits.prolog_bytes_max:
             self._stop(items, "stream.prolog_bytes_max", self._limits.prolog_bytes_max)
@@ -657,7 +657,7 @@ class StreamReader:
                 self._read(items, self._position)
             except etree.XMLSyntaxError as error:
                 self._position += len(held) - prolog.end
-                self._break(items, _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED))
+                self._break(items, _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED), start)
                 return b""
         return held[prolog.end :]
 
@@ -743,8 +743,11 @@ class StreamReader:
         if text is not None and text.strip(" \t\r\n"):
             self._note(items, ViolationKind.TEXT, end)
 
-    def _log_is_harmless(self, items: list[Item]) -> bool:
-        """Look at what the parser only logs: namespace errors do not end its work, but a server's."""
+    def _log_is_harmless(self, items: list[Item] | None, mark: int) -> bool:
+        """Look at what the parser only logs: namespace errors do not end its work, but a server's.
+
+        A note goes before the items of this feed, at ``mark``; without a list, what would need a note is not harmless.
+        """
         entries = list(self._parser.feed_error_log)
         for entry in entries[self._log_seen :]:
             if entry.level < etree.ErrorLevels.ERROR:
@@ -752,7 +755,12 @@ class StreamReader:
             if entry.type != etree.ErrorTypes.WAR_NS_URI:
                 self._refusal = ViolationKind.NAMESPACE
                 return False
-            self._note(items, ViolationKind.NAMESPACE_NAME, self._position)
+            if ViolationKind.NAMESPACE_NAME not in self._noted:
+                if items is None:
+                    return False
+                note: list[Item] = []
+                self._note(note, ViolationKind.NAMESPACE_NAME, self._position)
+                items[mark:mark] = note
         self._log_seen = len(entries)
         return True
 
