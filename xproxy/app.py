@@ -152,6 +152,7 @@ class _App:
             wall_ns=time.time_ns,
             contexts=tls,
         )
+        self._reloading = trio.Lock()
         self._stop_reason: str | None = None
         self._dropped = 0
 
@@ -176,7 +177,7 @@ class _App:
                     )
                 )
                 if received is not None:
-                    nursery.start_soon(self._obey, received)
+                    nursery.start_soon(self._obey, received, nursery)
                 task_status.started(
                     Running(
                         listeners=listeners,
@@ -219,15 +220,19 @@ class _App:
 
     # Signals ----------------------------------------------------------------------------------------------------
 
-    async def _obey(self, received: AsyncIterator[int]) -> None:
+    async def _obey(self, received: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in received:
             if number == signal.SIGHUP:
-                await self.reload()
+                nursery.start_soon(self.reload)  # it may wait for a disk; the order to stop must still be heard
             else:
                 self.stop(signal.Signals(number).name.lower())
 
     async def reload(self) -> None:
         """Read certificates and the log level again, open the log file again. What is bad is recorded, the old kept."""
+        async with self._reloading:
+            await self._reload()
+
+    async def _reload(self) -> None:
         done = []
         for what, renew in (
             ("log-file", self._channel.reopen),
