@@ -31,6 +31,10 @@ from xproxy.tls.authority import Authority
 
 DOMAIN: Final = "verona.example"
 PASSWORDS: Final = {"juliet": "wherefore-art-thou", "romeo": "but-soft"}  # of this demo's own server alone
+WRONG_PASSWORD: Final = "a-rose-by-any-other-name"
+WHEREFORE: Final = "O Romeo, Romeo! wherefore art thou Romeo?"
+SHALL_I: Final = "Shall I hear more, or shall I speak at this?"
+MY_SWEET: Final = "Romeo! My sweet?"
 LOG_NAME: Final = "records.jsonl"
 RECORDS_SECONDS_MAX: Final = 10.0  # for records of what has already happened; it takes milliseconds
 POLL_SECONDS: Final = 0.01  # a person sees no difference
@@ -73,9 +77,9 @@ async def login_and_talk(stage: Stage) -> None:
         await juliet.enter("juliet", PASSWORDS["juliet"], "balcony", mechanism="SCRAM-SHA-256")
         await romeo.enter("romeo", PASSWORDS["romeo"], "garden", mechanism="PLAIN")
         await juliet.roster()
-        await juliet.send_message(f"romeo@{DOMAIN}/garden", "O Romeo, Romeo! wherefore art thou Romeo?")
+        await juliet.send_message(f"romeo@{DOMAIN}/garden", WHEREFORE)
         await romeo.expect("message")
-        await romeo.send_message(f"juliet@{DOMAIN}/balcony", "Shall I hear more, or shall I speak at this?")
+        await romeo.send_message(f"juliet@{DOMAIN}/balcony", SHALL_I)
         await juliet.expect("message")
         await juliet.close()
         await romeo.close()
@@ -85,7 +89,7 @@ async def wrong_password(stage: Stage) -> None:
     """A login that fails."""
     async with stage.client() as romeo:
         with contextlib.suppress(LoginFailed):
-            await romeo.login("romeo", "a-rose-by-any-other-name", mechanism="SCRAM-SHA-1")
+            await romeo.login("romeo", WRONG_PASSWORD, mechanism="SCRAM-SHA-1")
         await romeo.close()
 
 
@@ -105,7 +109,7 @@ async def drop_and_resume(stage: Stage) -> None:
         await romeo.enable_sm()
         await juliet.enter("juliet", PASSWORDS["juliet"], "balcony")
         romeo.drop(reset=True)
-        await juliet.send_message(jid, "Romeo! My sweet?")
+        await juliet.send_message(jid, MY_SWEET)
         await juliet.ping()  # the server has the message now
         await romeo.resume()
         await romeo.expect("message")
