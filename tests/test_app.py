@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import socket
 import stat
 from collections.abc import Iterator
@@ -169,16 +170,21 @@ async def test_what_is_bad_at_a_reload_is_recorded_and_the_rest_renewed(
     assert "log-level kept as before: cannot read the configuration file x.toml" in caplog.text
 
 
+async def written(path: Path) -> None:
+    """Wait for the first record in ``path``. The writer is a thread and says nothing."""
+    with trio.fail_after(5):
+        while not path.exists() or not path.stat().st_size:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
 async def test_the_log_file_is_opened_again(settings: Settings, tmp_path: Path) -> None:
+    assert settings.log.path is not None
     async with trio.open_nursery() as nursery:
         running: app.Running = await nursery.start(partial(app.run, settings, signals=True))
-        assert settings.log.path is not None
+        await written(settings.log.path)
         settings.log.path.rename(tmp_path / "log.1")
-        os.kill(os.getpid(), 1)  # SIGHUP
-        with trio.fail_after(5):
-            # The writer is a thread and says nothing.
-            while not settings.log.path.exists() or not settings.log.path.stat().st_size:  # noqa: ASYNC110
-                await trio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await written(settings.log.path)
         running.stop("finished")
     assert actions_of(settings) == ["config-changed", "proxy-stopped"]
     assert b"proxy-started" in (tmp_path / "log.1").read_bytes()
