@@ -35,6 +35,7 @@ class Memory:
         self.failures = list(failures)
         self.may_write = threading.Event()
         self.may_write.set()
+        self.has_failed = threading.Event()
         self.reopened_count = 0
         self.reopen_problem = None
         self.is_closed = False
@@ -45,6 +46,7 @@ class Memory:
     def flush(self):
         assert self.may_write.wait(PATIENCE)
         if self.failures:
+            self.has_failed.set()
             raise self.failures.pop(0)
         self.batches.append(len(self.pending))
         self.written += self.pending
@@ -142,6 +144,31 @@ async def test_a_full_channel_is_waited_for_until_there_is_room():
             assert channel.waiting_count == 50
             output.may_write.set()
     assert sorted(through) == [(0, False), (1, False), (2, False)]
+    assert channel.close() == 0
+
+
+async def test_room_that_comes_between_looking_and_waiting_is_not_missed(monkeypatch):
+    output = Memory()
+    output.may_write.clear()
+    channel = channel_to(output, high_mark=10)
+    channel.start()
+    channel.put_nowait(records(50))
+    real = trio.Event
+
+    def late():
+        # The writer thread finishes while the waiting task is about to wait.
+        output.may_write.set()
+        for _ in range(500):
+            if channel.waiting_count == 0:
+                break
+            threading.Event().wait(0.01)
+        threading.Event().wait(0.02)
+        return real()
+
+    monkeypatch.setattr("xproxy.log.channel.trio.Event", late)
+    with trio.fail_after(PATIENCE):
+        await channel.wait_not_full()
+    monkeypatch.undo()
     assert channel.close() == 0
 
 
@@ -251,8 +278,11 @@ async def test_reopen_is_served_while_the_disk_is_full():
     channel = channel_to(output)
     channel.start()
     channel.put_nowait(records(4))
+    assert output.has_failed.wait(PATIENCE)
     with trio.fail_after(PATIENCE):
         await channel.reopen()
+    assert output.reopened_count == 1
+    assert channel.waiting_count == 4
     output.failures.clear()
     assert channel.close() == 0
     assert len(output.written) == 4

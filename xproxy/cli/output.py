@@ -34,17 +34,6 @@ def make_console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
 
 
-def make_view_console() -> Console:
-    """Return a console for the live view: on standard output, past ``sys.stdout``.
-
-    The view's thread may hang in a write to a stopped terminal (Ctrl-S). Were that ``sys.stdout``, whose lock it would
-    then hold, the interpreter could not end: it aborts when it cannot flush.
-    """
-    # Held by the console as long as it lives; the descriptor is standard output's and stays open.
-    stream = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
-    return Console(file=stream, markup=False, emoji=False, highlight=False)
-
-
 def print_json(value: object) -> None:
     """Print ``value`` as indented JSON on a terminal, as one line when piped."""
     option = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if is_terminal(sys.stdout) else 0)

@@ -43,13 +43,27 @@ _ACTION_WIDTH: Final = 24  # "plaintext-authentication" and "channel-binding-ver
 _TRACE_DIGITS: Final = 6
 
 
+def make_view_console() -> Console:
+    """Return a console on standard output, past ``sys.stdout``. Colour where a terminal shows it, never with NO_COLOR.
+
+    The view's thread may hang in a write to a stopped terminal. Were that ``sys.stdout``, whose lock it would then
+    hold, the interpreter could not end: it aborts when it cannot flush.
+    """
+    # Held by the console as long as it lives; the descriptor is standard output's and stays open.
+    stream = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
+    return Console(file=stream, markup=False, emoji=False, highlight=False)
+
+
 class HumanView:
     """An ``Output`` for people. May fall behind, and says so."""
 
-    def __init__(self, console: Console, *, waiting_max: int = WAITING_MAX) -> None:
-        """``console``: where to print; colour and width are its business. The view's thread starts at once."""
+    def __init__(self, console: Console | None = None, *, waiting_max: int = WAITING_MAX) -> None:
+        """``console``: where to print; colour and width are its business. Default: ``make_view_console()``.
+
+        The view's thread starts at once.
+        """
         self.name = "the terminal"
-        self._console = console
+        self._console = make_view_console() if console is None else console
         self._waiting_max = waiting_max
         self._changed = threading.Condition()
         self._queue: deque[Record] = deque()
