@@ -8,6 +8,7 @@ messages that a session had not acknowledged when its time to resume was over ar
 
 import copy
 import functools
+import re
 import secrets
 import ssl
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +29,7 @@ from xproxy.peer.wire import Wire
 
 CONNECTIONS_MAX: Final = 20_000  # above it new ones are closed at once
 ECHO_USER: Final = "echo"
+_PRIORITY: Final = re.compile(r"[+-]?[0-9]{1,3}")  # RFC 6121 section 4.7.2.3: -128 to 127
 LIMITS: Final = StreamLimits(stanza_bytes_warn=1_048_576)  # 1 MiB a stanza, as the proxy
 
 
@@ -256,7 +258,7 @@ class Server:
             return
         session.is_available = stanza.get("type") is None
         text = words.text_of(stanza.find("{*}priority"))
-        session.priority = int(text) if text.lstrip("-").isdecimal() and len(text) <= 4 else 0
+        session.priority = int(text) if _PRIORITY.fullmatch(text) else 0
         for other in self._sessions_of(session.jid):
             if other.is_available:
                 stanza.set("to", str(other.jid.bare))

@@ -88,8 +88,15 @@ class Wire:
         await self._stream.send_all(data)
 
     async def starts_with_tls(self) -> bool:
-        """Return whether the peer's first byte is that of a TLS record (XEP-0368). Nothing is taken."""
-        return await self._transport.socket.recv(1, socket.MSG_PEEK) == b"\x16"
+        """Return whether the peer's first byte is that of a TLS record (XEP-0368). Nothing is taken.
+
+        Raises:
+            trio.BrokenResourceError: the connection was reset.
+        """
+        try:
+            return await self._transport.socket.recv(1, socket.MSG_PEEK) == b"\x16"
+        except OSError as error:
+            raise trio.BrokenResourceError from error
 
     async def start_tls(self, context: ssl.SSLContext, *, server_side: bool, name: str | None = None) -> None:
         """Do the handshake; the stream begins anew above it (RFC 6120 section 5.4.3.3).
