@@ -173,7 +173,7 @@ async def test_what_is_bad_at_a_reload_is_recorded_and_the_rest_renewed(
 async def written(path: Path) -> None:
     """Wait for the first record in ``path``. The writer is a thread and says nothing."""
     with trio.fail_after(5):
-        while not path.exists() or not path.stat().st_size:  # noqa: ASYNC110
+        while not path.exists() or not path.stat().st_size:  # noqa: ASYNC110, ASYNC240
             await trio.sleep(0.01)
 
 
