@@ -8,14 +8,12 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 import trustme
 
 from tests.cli.conftest import SECONDS_MAX, RunXproxy, StartXproxy
-from xproxy.cli.main import cli
 from xproxy.cli.run import run
 from xproxy.config.options import OPTIONS
 
@@ -177,43 +175,3 @@ def test_a_port_that_is_taken_is_named(xproxy: RunXproxy) -> None:
     assert f"cannot listen on {address}: Address already in use" in result.err
     assert "stop it, or choose another port" in result.err
     assert result.out == ""
-
-
-def readme_flags() -> dict[str, set[str]]:
-    """Return, for each command README shows, the options it is shown with; "" for options named in prose."""
-    text = (Path(__file__).parents[2] / "README.md").read_text().replace("\\\n", " ")
-    shown: dict[str, set[str]] = {"": set(re.findall(r"`(--?[a-z][a-z-]*)", text))}
-    for line in re.findall(r"xproxy ((?:run|certs|events|config|demo)\b[^`#|;]*)", text):
-        words = line.split()
-        command = words[0]
-        shown.setdefault(command, set()).update(word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word))
-        if command in ("certs", "config") and len(words) > 1 and words[1].isalpha():
-            shown[command].add(words[1])
-    return shown
-
-
-def known_flags(command: Any) -> set[str]:
-    """Return the options of ``command`` and, for a group, of its commands and their names."""
-    known = {flag for parameter in command.params if isinstance(parameter, click.Option) for flag in parameter.opts}
-    if isinstance(command, click.Group):
-        with click.Context(command) as context:
-            for name in command.list_commands(context):
-                known |= {name} | known_flags(command.get_command(context, name))
-    return known
-
-
-def test_every_command_and_flag_in_readme_is_real() -> None:
-    shown = readme_flags()
-    in_prose = shown.pop("")
-    assert {"run", "certs", "config", "events", "demo"} <= shown.keys()
-    everywhere = known_flags(cli)
-    of_scripts = {"--install", "--long"}  # tests/run.sh
-    assert in_prose - everywhere - of_scripts == set()
-    with click.Context(cli) as context:
-        for name, flags in shown.items():
-            assert flags - known_flags(cli.get_command(context, name)) - of_scripts == set(), name
-
-
-def test_readme_names_every_option_of_run() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    assert [option.flag for option in OPTIONS if option.flag not in text] == []

@@ -1,0 +1,78 @@
+"""What README shows is real."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+from jsonschema import Draft202012Validator
+
+from xproxy.cli.main import cli
+from xproxy.config.load import section_fields, section_types
+from xproxy.config.options import OPTIONS
+from xproxy.record.schema import event_schema
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def readme_flags() -> dict[str, set[str]]:
+    """Return, for each command README shows, the options it is shown with; "" for options named in prose."""
+    text = TEXT.replace("\\\n", " ")
+    shown: dict[str, set[str]] = {"": set(re.findall(r"`(--?[a-z][a-z-]*)", text))}
+    for line in re.findall(r"xproxy ((?:run|certs|events|config|demo)\b[^`#|;]*)", text):
+        words = line.split()
+        command = words[0]
+        shown.setdefault(command, set()).update(word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word))
+        if command in ("certs", "config") and len(words) > 1 and words[1].isalpha():
+            shown[command].add(words[1])
+    return shown
+
+
+def known_flags(command: Any) -> set[str]:
+    """Return the options of ``command`` and, for a group, of its commands and their names."""
+    known = {flag for parameter in command.params if isinstance(parameter, click.Option) for flag in parameter.opts}
+    if isinstance(command, click.Group):
+        with click.Context(command) as context:
+            for name in command.list_commands(context):
+                known |= {name} | known_flags(command.get_command(context, name))
+    return known
+
+
+def test_every_command_and_flag_in_readme_is_real() -> None:
+    shown = readme_flags()
+    in_prose = shown.pop("")
+    assert {"run", "certs", "config", "events", "demo"} <= shown.keys()
+    everywhere = known_flags(cli)
+    of_scripts = {"--install", "--long"}  # tests/run.sh
+    assert in_prose - everywhere - of_scripts == set()
+    with click.Context(cli) as context:
+        for name, flags in shown.items():
+            assert flags - known_flags(cli.get_command(context, name)) - of_scripts == set(), name
+
+
+def test_readme_names_every_option_of_run() -> None:
+    assert [option.flag for option in OPTIONS if option.flag not in TEXT] == []
+
+
+def test_the_record_is_one() -> None:
+    (record,) = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", TEXT, re.DOTALL))
+    assert list(Draft202012Validator(event_schema()).iter_errors(record)) == []
+
+
+def test_every_key_is_a_key_and_has_its_default() -> None:
+    """Rows such as ``| `[stream] depth_max` | 200 elements | ...``."""
+    rows = re.findall(r"^\| `\[(\w+)\] (\w+)` \| (1 MiB|[\d ]+)", TEXT, re.MULTILINE)
+    assert len(rows) >= 6
+    for section, key, default in rows:
+        number = 1_048_576 if default == "1 MiB" else int(default.replace(" ", ""))
+        assert section_fields(section_types()[section])[key].default == number, key
+    for section, key in re.findall(r"`\[(\w+)\] (\w+)`", TEXT):
+        assert key in section_fields(section_types()[section])
+
+
+def test_every_place_in_the_house_is_there() -> None:
+    places = re.findall(r"`((?:xproxy|tests|certs)/[\w/.]*)`", TEXT)
+    assert len(places) > 10
+    assert [place for place in places if not (ROOT / place).exists()] == []
