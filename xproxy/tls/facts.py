@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from xproxy.events import Side
 from xproxy.events.tls import CertificateFacts, TlsEstablished
 from xproxy.tls.failures import failure_of
-from xproxy.tls.files import UNREADABLE, load_certificate
+from xproxy.tls.files import UNREADABLE, load_certificate, tolerant
 from xproxy.tls.hello import ClientHello
 from xproxy.tls.names import CertificateNames
 
@@ -34,7 +34,8 @@ def certificate_facts(der: bytes) -> CertificateFacts:
     """
     sha256 = hashlib.sha256(der).hexdigest()
     try:
-        return _read(load_certificate(der), sha256, der)
+        with tolerant():
+            return _read(load_certificate(der), sha256, der)
     except UNREADABLE:
         # What OpenSSL takes and cryptography's stricter parser does not: odd times, odd serial numbers.
         return CertificateFacts(

@@ -55,7 +55,8 @@ VERDICTS: Final = {
 """The same said as a verdict: ``TlsEstablished.verify`` where verification is off."""
 
 _ALERT: Final = re.compile(r"(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?([A-Z_]+)")
-_ALERT_NUMBER: Final = re.compile(r"reason\(1(\d{3})\)|unknown error.*\(1(\d{3})\)")
+# CPython names the reasons it was compiled with; OpenSSL's own words for a later one stand in the text.
+_REASON_IN_TEXT: Final = re.compile(r"\[SSL\] ([a-z0-9 ]+) \(_ssl\.c:\d+\)")
 # The alerts whose reason lacks the word ALERT; every other TLSV1_* reason is an error of our side.
 _ALERTS_BARE: Final = frozenset(
     {
@@ -162,8 +163,8 @@ def _read(exc: BaseException, leg: Side) -> tuple[TlsFailure, str | None, str | 
 
 
 def _read_reason(exc: ssl.SSLError, leg: Side) -> tuple[TlsFailure, str | None, str | None]:
-    reason = exc.reason or ""
-    if alert := _alert_of(exc):
+    reason = _reason_of(exc)
+    if alert := _alert_of(reason):
         return _meaning_of_alert(alert, leg), alert, None
     detail = f"OpenSSL: {reason}" if reason else None
     if reason in _NO_COMMON_VERSION:
@@ -183,11 +184,19 @@ def _meaning_of_alert(alert: str, leg: Side) -> TlsFailure:
     return TlsFailure.PEER_ALERT
 
 
-def _alert_of(exc: ssl.SSLError) -> str | None:
+def _reason_of(exc: ssl.SSLError) -> str:
+    """Return OpenSSL's reason in CPython's form, "TLSV1_ALERT_UNKNOWN_CA", or "" if there is none."""
+    if reason := getattr(exc, "reason", None):
+        return str(reason)
+    text = _REASON_IN_TEXT.fullmatch(str(exc))
+    return text[1].upper().replace(" ", "_") if text else ""
+
+
+def _alert_of(reason: str) -> str | None:
     """Return the name, as in RFC 8446 section 6, of the alert the peer sent; None if it sent none."""
-    if match := _ALERT.fullmatch(exc.reason or ""):
+    if match := _ALERT.fullmatch(reason):
         name = match[1].lower()
-        if "_ALERT_" in exc.reason or name in _ALERTS_BARE:
+        if "_ALERT_" in reason or name in _ALERTS_BARE:
             return _ALERT_NAMES.get(name, name)
     return None
 

@@ -55,7 +55,7 @@ def parse_certificates(data: bytes, *, path: Path, what: str) -> list[x509.Certi
             path=path,
         )
     try:
-        with _tolerant():
+        with tolerant():
             return x509.load_pem_x509_certificates(data)
     except UNREADABLE as error:
         raise FileProblem(
@@ -65,12 +65,12 @@ def parse_certificates(data: bytes, *, path: Path, what: str) -> list[x509.Certi
 
 def load_certificate(der: bytes) -> x509.Certificate:
     """Return the certificate ``der``. Raises: one of ``UNREADABLE``."""
-    with _tolerant():
+    with tolerant():
         return x509.load_der_x509_certificate(der)
 
 
 @contextlib.contextmanager
-def _tolerant() -> Iterator[None]:
+def tolerant() -> Iterator[None]:
     """Keep quiet about certificates that break RFC 5280 in small ways: some public authorities do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)

@@ -219,8 +219,18 @@ def _der_of(certificate: Any) -> bytes:
 def _judge(chain: list[bytes], domain: str | None, authorities: Authorities, now: datetime) -> str:
     try:
         leaf, *others = [load_certificate(der) for der in chain]
+        return _judge_parsed(leaf, others, domain, authorities, now)
     except UNREADABLE:
         return OFF
+
+
+def _judge_parsed(
+    leaf: x509.Certificate,
+    others: list[x509.Certificate],
+    domain: str | None,
+    authorities: Authorities,
+    now: datetime,
+) -> str:
     if not _is_trusted(leaf, others, authorities, now):
         # Was it the date? Then it held when the server's certificate was fresh.
         if leaf.not_valid_after_utc < now or now < leaf.not_valid_before_utc:
