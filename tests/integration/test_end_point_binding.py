@@ -68,7 +68,6 @@ def scram_server(leaf: Leaf) -> Callable[[RawPeer], None]:
             server.set_client_final(content(peer.until(b"</response>")))
         except scramp.ScramException:
             peer.send(b"<failure %s><not-authorized/></failure>" % NAMESPACE + CLOSE)
-            peer.rest()
             return
         peer.send(element(b"success", server.get_server_final()))
         greet(peer, BIND_FEATURES)
@@ -94,7 +93,7 @@ def log_in(proxy: ProxyProcess, ca_file: object, canary: Canary) -> bytes:
     peer.send(element(b"response", sent[1]))
     for message in sent:
         canary.register("a SCRAM message", message)
-    last = peer.until(b"</success>") if b"success" in _peek(peer) else peer.rest()
+    last = peer.until(b"</success>") if b"success" in _peek(peer) else peer.until(CLOSE)
     if b"success" in last:
         client.set_server_final(content(last))
         peer.send(CLIENT_HEADER)
