@@ -134,9 +134,11 @@ def disagreement(chunks: list[bytes]) -> str | None:
     if ViolationKind.AFTER_END.value in kinds and verdict.ended:
         return None  # expat takes a comment there, RFC 6120 section 11.1 does not
     unread = verdict.restricted & {Restricted.DEEP, Restricted.LONG_NAME}  # notes inside are lost with the element
-    for kind, restricted in _NOTES:
+    for kind, restricted in _NOTES if verdict.root is not None else ():
         if restricted in verdict.restricted and kind.value not in kinds and not verdict.refused and not unread:
             return f"not noted: {kind}"
+    if verdict.root is None and not verdict.refused and not seen.elements:
+        return None  # expat waits for the end of a literal that cannot stand there
     if not verdict.refused:
         if seen.broken:
             return f"the reader stopped: {seen.violations}"

@@ -1,15 +1,19 @@
 """Hypothesis strategies for octets that look like XML streams, right and wrong."""
 
+import itertools
+
 from hypothesis import strategies as st
 
 from tests.support.reading import HEADER
 
-_PIECES = [
+FRAGMENTS = [
     b"<a/>", b"<message>", b"</message>", b"<body>", b"</body>", b"<iq type='get' id='1'>", b"</iq>", b"<presence/>",
     b"text", b" ", b"\n", b"\t \r\n", b"&lt;", b"&amp;", b"&#32;", b"&#x20;", b"&undefined;", b"&#1;", b"&", b"<", b">",
-    b"'", b'"', b"/>", b"<!-- c -->", b"<!--", b"-->", b"<?pi x?>", b"<?", b"?>", b"<![CDATA[x]]>", b"<![CDATA[", b"]]>",
+    b"'", b'"', b"/>", b"<!-- c -->", b"<!--", b"-->", b"<?pi x?>", b"<?", b"?>", b"<![CDATA[x]]>", b"<![CDATA[",
+    b"]]>",
     b"<!DOCTYPE a>", b"<?xml version='1.0'?>", b"</stream:stream>", b"<stream:stream>", b"<stream:error/>", b"<p:a/>",
-    b"<a xmlns:p='u'><p:b p:c='1'/></a>", b"<a xmlns=''/>", b"<a xmlns='vcard-temp'/>", b"<a xmlns='%'/>", b"<a xmlns='}'/>",
+    b"<a xmlns:p='u'><p:b p:c='1'/></a>", b"<a xmlns=''/>", b"<a xmlns='vcard-temp'/>",
+    b"<a xmlns='%'/>", b"<a xmlns='}'/>",
     b"<a b='>'", b"<a b='</a>", b"<a b='1' b='2'/>", b"<a xmlns:xml='u'/>", b"<a:b:c/>", b"\xff", b"\x00", b"\xc3\xa9",
     b"\xed\xa0\x80", b"\xc0\x80", b"\xef\xbb\xbf", b"<b xml:lang='en'>", b"</b>", b"=", b"a", b"xmlns='u'",
     b"<d>" * 198 + b"</d>" * 198, b"<d>" * 199 + b"</d>" * 199, b"<d>" * 300 + b"</d>" * 300, b"<d>" * 260,
@@ -50,7 +54,7 @@ def good_streams() -> st.SearchStrategy[bytes]:
 
 def odd_streams() -> st.SearchStrategy[bytes]:
     """A header and a heap of fragments, most of them ill-formed together."""
-    parts = st.lists(st.one_of(st.sampled_from(_PIECES), stanzas()), max_size=10).map(b"".join)
+    parts = st.lists(st.one_of(st.sampled_from(FRAGMENTS), stanzas()), max_size=10).map(b"".join)
     return parts.map(lambda body: HEADER + body)
 
 
@@ -62,4 +66,4 @@ def cuts(size_max: int = 400) -> st.SearchStrategy[list[int]]:
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """Cut ``data`` at ``places``."""
     edges = sorted({0, len(data), *(place for place in places if place < len(data))})
-    return [data[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [data[a:b] for a, b in itertools.pairwise(edges)]

@@ -126,7 +126,7 @@ CASES = {
     "deep-at-limit": H + b"<d>" * 199 + b"</d>" * 199 + b"<a/>",
     "deep-above-limit": H + b"<d>" * 200 + b"</d>" * 200 + b"<a/>",
     "deep-300": H + b"<message type='headline'>" + b"<d>" * 300 + b"</d>" * 300 + b"</message><a/><b/>",
-    "deep-between": H + b"<a/>" + b"<d>" * 300 + b"</d>" * 300 + b"<b/>" + b"<d>" * 300 + b"<d/>" + b"</d>" * 300 + b"<c/>",
+    "deep-between": H + b"<a/>" + (b"<d>" * 300 + b"</d>" * 300 + b"<b/>") * 2 + b"<d>" * 300 + b"<d/>" + b"</d>" * 300,
     "deep-and-wrong": H + b"<d>" * 300 + b"&nbsp;" + b"</d>" * 300 + b"<b/>",
     "deep-open": H + b"<a/>" + b"<d>" * 300,
     "long-name": H + b"<" + b"n" * 50_001 + b"/><a/>",

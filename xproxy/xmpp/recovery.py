@@ -44,11 +44,14 @@ def is_accepted(header: bytes, data: bytes) -> bool:
 
 
 class ElementSkip:
-    """Finds the end of the first-level element whose octets are fed to it from its beginning."""
+    """Finds the end of the first-level element whose octets are fed to it from its beginning.
+
+    ``header`` is the stream's start tag, which ``is_accepted`` already.
+    """
 
     def __init__(self, header: bytes) -> None:
         self._parser = _parser()
-        self._parser.Parse(header, False)  # accepted once already, so it is again; Refused would be a bug
+        self._parser.Parse(header, False)
         self._depth = 1
         self._bare = False  # the element's start tag was the last thing seen
         self._given = len(header)

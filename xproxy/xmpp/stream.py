@@ -261,6 +261,8 @@ class StreamReader:
         items: list[Item] = []
         if self._used:
             self._clean()
+        if b"\0" in data:
+            return self._feed_null(data)
         if (
             self._mode is _OPEN
             and not self._careful
@@ -271,14 +273,28 @@ class StreamReader:
             if data:
                 self._feed_part(data, items)
             return items
+        self._feed_slices(data, items)
+        return items
+
+    def _feed_null(self, data: bytes) -> list[Item]:
+        """Stop at a NUL, which no XML in UTF-8 holds: libxml2 takes it for the end of its buffer now and then."""
+        items: list[Item] = []
+        at = data.index(b"\0")
+        if self._mode is _Mode.FRESH and not self._retained and len((self._prolog + data[:at]).lstrip(WHITE)) < 2:
+            self._feed_slices(data, items)  # UTF-16, perhaps
+            return items
+        self._feed_slices(data[:at], items)
+        self._position += len(data) - at
+        if self._mode is not _Mode.BROKEN:
+            self._break(items, ViolationKind.BAD_CHARACTER, self._position - len(data) + at + 1)
+        return items
+
+    def _feed_slices(self, data: bytes, items: list[Item]) -> None:
         at = 0
         while at < len(data):
             end = self._cut(data, at)
             self._feed_part(data[at:end], items)
             at = end
-        return items
-
-    # --- the ways through ---
 
     def _feed_part(self, part: bytes, items: list[Item]) -> None:
         while part:
@@ -510,7 +526,6 @@ class StreamReader:
 
     def _refuse(self, octets: bytes, unread: int, items: list[Item]) -> bytes:
         """libxml2 refused the element that begins ``octets``; the last ``unread`` of them it has not had."""
-        skip = ElementSkip(self._header)
         self._position += unread
         noted, elements = self._noted, self.elements
         index, kind = self._locate(octets[: len(octets) - unread])
@@ -519,6 +534,7 @@ class StreamReader:
         try:
             if kind is ViolationKind.NESTED_ROOT:  # a new stream to one reader, an element to another
                 raise Refused
+            skip = ElementSkip(self._header)
             rest = skip.feed(octets)
         except Refused:
             self._break(items, kind, refused_at)
@@ -635,12 +651,13 @@ class StreamReader:
                 return b""
         held = self._prolog + data
         start -= len(self._prolog)
-        prolog = scan_prolog(held, white_before=self._white_before)
+        bytes_max = self._limits.prolog_bytes_max
+        prolog = scan_prolog(held[: bytes_max + 1], white_before=self._white_before)
         if prolog.refusal is not None:
             self._break(items, prolog.refusal, start)
             return b""
-        if (len(held) if prolog.end is None else prolog.end) > self._limits.prolog_bytes_max:
-            self._stop(items, "stream.prolog_bytes_max", self._limits.prolog_bytes_max)
+        if prolog.end is None and len(held) > bytes_max:
+            self._stop(items, "stream.prolog_bytes_max", bytes_max)
             return b""
         if prolog.end is None:
             self._prolog = held
@@ -652,12 +669,16 @@ class StreamReader:
             self._note(items, kind, self._position)
         between = held[prolog.skip : prolog.end].lstrip(WHITE)
         if between:
+            mark = len(items)
             try:
                 self._parser.feed(between)
-                self._read(items, self._position)
+                step = self._read(items, self._position)
             except etree.XMLSyntaxError as error:
+                self._refusal = _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
+                step = _REFUSED
+            if step == _REFUSED or not self._log_is_harmless(items, mark):
                 self._position += len(held) - prolog.end
-                self._break(items, _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED), start)
+                self._break(items, self._refusal or ViolationKind.NOT_WELL_FORMED, start)
                 return b""
         return held[prolog.end :]
 
@@ -682,6 +703,9 @@ class StreamReader:
         if root.getroottree().docinfo.internalDTD is not None:
             # The prolog's scan refuses a DOCTYPE; this is for the one it might not know.
             self._break(items, ViolationKind.DTD)
+            return items
+        if not is_accepted(self._header, b""):
+            self._break(items, ViolationKind.NOT_WELL_FORMED)
             return items
         if name != _STREAM:
             self._note(items, ViolationKind.NOT_A_STREAM, self._position)
@@ -809,7 +833,7 @@ class StreamReader:
 def _new_parser() -> etree.XMLPullParser:
     # The encoding is forced, or a declaration chooses the decoder; never resolve_entities=False, which makes the
     # pull parser begin a new document at an undefined entity; no huge_tree, so that libxml2's own limits hold.
-    return etree.XMLPullParser(
+    parser = etree.XMLPullParser(
         events=("start", "end", "comment", "pi"),
         encoding="utf-8",
         resolve_entities="internal",
@@ -818,6 +842,9 @@ def _new_parser() -> etree.XMLPullParser:
         load_dtd=False,
         collect_ids=False,
     )
+    # libxml2 does not look at the first four octets until there are more. A line feed before the root is harmless.
+    parser.feed(b"\n\n\n\n")
+    return parser
 
 
 _NAME: Final = re.compile(rb"<([^ \t\r\n/>=]+)")
