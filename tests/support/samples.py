@@ -320,8 +320,22 @@ def _minimal(facts: Any) -> Any:
 MINIMAL: tuple[Event, ...] = tuple(minimal(event) for event in FULL)
 
 assert tuple(type(event) for event in FULL) == EVENT_TYPES, "one sample of every class, in the catalogue's order"
+# What a peer can leave empty though its type is str: an attribute without value, an error without condition.
+_PEERS_WORDS = frozenset({"mechanism", "condition", "target", "payload", "kind"})
+
+
+def _blank(event: Event) -> Event:
+    blank: Any = {name: "" for name in _PEERS_WORDS if isinstance(getattr(event, name, None), str)}
+    if isinstance(event, StreamViolation | SaslMalformed | SmAnomaly):
+        del blank["kind"]  # our word there
+    if isinstance(event, RedirectOffered):
+        del blank["mechanism"]
+    return typing.cast(Event, attrs.evolve(typing.cast(Any, event), **blank))
+
+
 SAMPLES: dict[str, Event] = {
     **{f"{event.action}-full": event for event in FULL},
     **{f"{event.action}-minimal": event for event in MINIMAL},
+    **{f"{event.action}-blank": _blank(event) for event in MINIMAL},
 }
 """By a name that says which."""

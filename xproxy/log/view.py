@@ -371,7 +371,9 @@ def _totals(get: Any, side: str) -> str:
 def _error(get: Any) -> str:
     by = get("xmpp.sent_by")
     kind = get("error.type")
-    words = f"{get('error.code')} ({kind})" if kind else str(get("error.code"))
+    words = str(get("error.code") or "no condition")
+    if kind is not None:
+        words += f" ({kind})"
     if by is not None:
         words += f" from the {by}"
     if (message := get("error.message")) is not None:

@@ -93,7 +93,7 @@ class Shape:
 
     category: tuple[str, ...]
     type: tuple[str, ...]
-    required: tuple[str, ...] = ()  # fields that are always there, beside the envelope
+    required: tuple[str, ...] = ()  # always there, beside the envelope: nothing that a peer can leave empty
     outcomes: tuple[str, ...] = ()  # possible event.outcome; empty: the action has none
     scope: Scope = Scope.SESSION
 
@@ -160,7 +160,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     StarttlsRefused: Shape(_NETWORK, _PROTOCOL, ("xmpp.starttls.answer",), _NO),
     StarttlsInjection: Shape(*_DENIED, ("xmpp.sent_by", "xmpp.starttls.octets"), _NO),
     StarttlsStripped: Shape(("network", "intrusion_detection"), ("protocol", "info"), ("xmpp.domain",)),
-    PlaintextAuthentication: Shape(_AUTHENTICATION, ("info",), ("xmpp.sasl.mechanism", "xmpp.starttls.offer")),
+    PlaintextAuthentication: Shape(_AUTHENTICATION, ("info",), ("xmpp.starttls.offer",)),
     CertificateChanged: Shape(
         ("network", "intrusion_detection"),
         ("protocol", "info"),
@@ -169,7 +169,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     StreamOpened: Shape(_NETWORK, ("protocol", "start"), ("xmpp.sent_by", "xmpp.stream.has_id")),
     StreamRestarted: Shape(_NETWORK, _PROTOCOL, ("xmpp.sent_by", "event.reason", "xmpp.stream.pipelined")),
     StreamFeatures: Shape(_NETWORK, _PROTOCOL, ("xmpp.starttls.offer",)),
-    StreamError: Shape(_NETWORK, _PROTOCOL, ("xmpp.sent_by", "error.code", "xmpp.error.condition_known"), _NO),
+    StreamError: Shape(_NETWORK, _PROTOCOL, ("xmpp.sent_by", "xmpp.error.condition_known"), _NO),
     StreamClosed: Shape(_NETWORK, ("protocol", "end"), ("xmpp.sent_by",)),
     StreamViolation: Shape(*_DENIED, ("xmpp.sent_by", "xmpp.violation.kind", "xmpp.violation.offset"), _NO),
     InspectionLost: Shape(
@@ -185,11 +185,11 @@ SHAPES: Final[dict[type[Event], Shape]] = {
         _NO,
     ),
     RedirectOffered: Shape(
-        _NETWORK, _PROTOCOL, ("xmpp.redirect.mechanism", "xmpp.redirect.target", "xmpp.redirect.before_tls")
+        _NETWORK, _PROTOCOL, ("xmpp.redirect.mechanism", "xmpp.redirect.before_tls")
     ),
     SaslOffered: Shape(_AUTHENTICATION, ("info",), ("xmpp.sasl.profile",)),
     SaslStarted: Shape(
-        _AUTHENTICATION, ("start",), ("xmpp.sasl.profile", "xmpp.sasl.mechanism", "xmpp.sasl.attempt"), ("unknown",)
+        _AUTHENTICATION, ("start",), ("xmpp.sasl.profile", "xmpp.sasl.attempt"), ("unknown",)
     ),
     SaslSucceeded: Shape(
         _AUTHENTICATION, ("end",), ("xmpp.sasl.attempt", "xmpp.sasl.rounds", "event.duration"), _OK
@@ -197,7 +197,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     SaslFailed: Shape(
         _AUTHENTICATION,
         ("end",),
-        ("xmpp.sasl.attempt", "xmpp.sasl.rounds", "error.code", "xmpp.error.condition_known", "event.duration"),
+        ("xmpp.sasl.attempt", "xmpp.sasl.rounds", "xmpp.error.condition_known", "event.duration"),
         _NO,
     ),
     SaslAborted: Shape(_AUTHENTICATION, ("end",), ("xmpp.sasl.attempt", "event.duration"), _NO),
@@ -205,10 +205,10 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     ChannelBindingVerdict: Shape(
         _AUTHENTICATION,
         ("info",),
-        ("xmpp.sasl.mechanism", "xmpp.sasl.gs2_flag", "xproxy.channel_binding.prediction", "event.reason"),
+        ("xmpp.sasl.gs2_flag", "xproxy.channel_binding.prediction", "event.reason"),
     ),
     ResourceBound: Shape(_SESSION, ("start",), ("xmpp.jid", "xmpp.jid_source"), _OK),
-    BindFailed: Shape(_SESSION, ("start",), ("error.code", "xmpp.error.condition_known"), _NO),
+    BindFailed: Shape(_SESSION, ("start",), ("xmpp.error.condition_known",), _NO),
     SessionEstablished: Shape(_SESSION, ("start",), ("xmpp.session.how", "event.duration"), _OK),
     SmEnabled: Shape(_SESSION, ("info",), ("xmpp.sm.resumable",), _OK),
     SessionResumed: Shape(_SESSION, ("start",), ("xmpp.sm.id_hash",), _OK),
@@ -217,7 +217,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     StanzaError: Shape(
         _NETWORK,
         _PROTOCOL,
-        ("xmpp.sent_by", "xmpp.stanza.kind", "error.code", "xmpp.error.condition_known", "xmpp.stanza.skeleton"),
+        ("xmpp.sent_by", "xmpp.stanza.kind", "xmpp.error.condition_known", "xmpp.stanza.skeleton"),
         _NO,
     ),
     StanzaRelayed: Shape(_NETWORK, _PROTOCOL, ("xmpp.sent_by", "xmpp.stanza.kind", "xmpp.stanza.octets")),
