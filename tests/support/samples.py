@@ -20,6 +20,14 @@ from xproxy.events.connection import (
     UpstreamFailed,
     UpstreamFailure,
 )
+from xproxy.events.journal import (
+    JournalCheckpoint,
+    JournalFailed,
+    JournalGap,
+    JournalOpened,
+    JournalRecovered,
+    KeyRotated,
+)
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
@@ -97,6 +105,10 @@ SKELETON = (
     "<iq type='error' id=4 from=18 to=25><query xmlns='http://jabber.org/protocol/disco#info'/>"
     "<error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
 )
+ORIGIN = "gw1/xproxy/5f0c21aa/sec"
+VKEY = f"{ORIGIN}+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"
+SEGMENT = "00000000000000004711-000002.xj"
+NOTE = (ORIGIN, "20852", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=", f"— {ORIGIN} x08go/ZJkuBS9UG/")
 
 FULL: tuple[Event, ...] = (
     ConnectionAccepted(client=CLIENT, listener=LISTENER),
@@ -294,6 +306,21 @@ FULL: tuple[Event, ...] = (
     ProxyStopped(reason="sigterm", sessions_aborted=3),
     ConfigChanged(what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied"),
     LimitReached(limit="stream.stanza_bytes_max", value=1_048_576, sent_by=Side.CLIENT, offset=1_050_000, closes=True),
+    JournalOpened(stream="sec", origin=ORIGIN, vkey=VKEY, segment=SEGMENT, index=4711),
+    JournalCheckpoint(note=NOTE, size=20_852, ops_note=NOTE, clock_back_ns=5_000_000),
+    JournalRecovered(
+        stream="sec", segment=SEGMENT, unsigned_from=4_700, unsigned_count=11, torn_bytes=812, torn_segments=(SEGMENT,)
+    ),
+    JournalGap(
+        stream="sec",
+        reason="no-space",
+        records=15,
+        counts=("sasl-failed failure 12", "stream-opened 3"),
+        since_ns=1_790_000_000_123_456_789,
+        duration_ns=61_000_000_000,
+    ),
+    JournalFailed(stream="sec", reason="io-error", error="EIO", segment=SEGMENT, index=4711),
+    KeyRotated(stream="sec", vkey=VKEY, previous_vkey=VKEY),
 )
 
 

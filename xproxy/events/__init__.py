@@ -16,6 +16,14 @@ from xproxy.events.connection import (
     UpstreamConnected,
     UpstreamFailed,
 )
+from xproxy.events.journal import (
+    JournalCheckpoint,
+    JournalFailed,
+    JournalGap,
+    JournalOpened,
+    JournalRecovered,
+    KeyRotated,
+)
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
@@ -101,6 +109,12 @@ Event = (
     | ProxyStopped
     | ConfigChanged
     | LimitReached
+    | JournalOpened
+    | JournalCheckpoint
+    | JournalRecovered
+    | JournalGap
+    | JournalFailed
+    | KeyRotated
 )
 
 EVENT_TYPES: tuple[type[Event], ...] = get_args(Event)

@@ -318,6 +318,25 @@ def _gist(action: str, document: Document) -> str:
             return _join(text("event.reason"), f"{aborted} sessions cut off" if aborted else "")
         case "config-changed":
             return _join(", ".join(get("xproxy.config.changed") or ()), text("error.message"))
+        case "journal-opened":
+            return f"{text('xproxy.journal.origin')} from {get('xproxy.journal.index')}"
+        case "journal-checkpoint":
+            return f"{get('xproxy.journal.size')} entries are signed"
+        case "journal-recovered":
+            unsigned, torn = get("xproxy.journal.unsigned_count"), get("xproxy.journal.torn_bytes")
+            return _join(
+                text("xproxy.journal.stream"),
+                f"{unsigned} entries no note covers" if unsigned else "",
+                f"{torn} octets torn" if torn else "",
+            )
+        case "journal-gap":
+            missing = ", ".join(get("xproxy.journal.missing") or ())
+            count = f"{text('xproxy.journal.stream')} lacks {get('xproxy.journal.missing_records')} records"
+            return _join(count, text("event.reason"), missing)
+        case "journal-failed":
+            return _join(text("xproxy.journal.stream"), text("event.reason"), text("error.code"))
+        case "key-rotated":
+            return _join(text("xproxy.journal.stream"), text("xproxy.journal.vkey"))
         case "limit-reached":
             closes = "the session ends" if get("xproxy.limit.closes") else ""
             by = _with("by the ", get("xmpp.sent_by"))

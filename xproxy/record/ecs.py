@@ -25,6 +25,14 @@ from xproxy.events.connection import (
     UpstreamConnected,
     UpstreamFailed,
 )
+from xproxy.events.journal import (
+    JournalCheckpoint,
+    JournalFailed,
+    JournalGap,
+    JournalOpened,
+    JournalRecovered,
+    KeyRotated,
+)
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
@@ -66,7 +74,7 @@ from xproxy.events.tls import (
     TlsEstablished,
     TlsFailed,
 )
-from xproxy.record.document import Facts, Value, ip_of
+from xproxy.record.document import Facts, Value, ip_of, timestamp
 
 CATEGORY_TYPES: Final = {
     "network": frozenset({"access", "allowed", "connection", "denied", "end", "info", "protocol", "start"}),
@@ -234,6 +242,46 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     ConfigChanged: Shape(("configuration",), ("change",), (), ("success", "failure"), Scope.PROXY),
     LimitReached: Shape(
         _NETWORK, ("info",), ("xproxy.limit.name", "xproxy.limit.value", "xproxy.limit.closes"), scope=Scope.EITHER
+    ),
+    JournalOpened: Shape(
+        ("process",),
+        ("info",),
+        (
+            "xproxy.journal.stream",
+            "xproxy.journal.origin",
+            "xproxy.journal.vkey",
+            "xproxy.journal.segment",
+            "xproxy.journal.index",
+        ),
+        _OK,
+        Scope.PROXY,
+    ),
+    JournalCheckpoint: Shape(
+        ("process",), ("info",), ("xproxy.journal.size",), scope=Scope.PROXY
+    ),
+    JournalRecovered: Shape(
+        ("process",), ("info",), ("xproxy.journal.stream", "xproxy.journal.segment"), _OK, Scope.PROXY
+    ),
+    JournalGap: Shape(
+        ("process",),
+        ("info",),
+        (
+            "event.reason",
+            "event.duration",
+            "xproxy.journal.stream",
+            "xproxy.journal.missing_records",
+            "xproxy.journal.since",
+        ),
+        _NO,
+        Scope.PROXY,
+    ),
+    JournalFailed: Shape(("process",), ("info",), ("event.reason", "xproxy.journal.stream"), _NO, Scope.PROXY),
+    KeyRotated: Shape(
+        ("configuration",),
+        ("change",),
+        ("xproxy.journal.stream", "xproxy.journal.vkey", "xproxy.journal.previous_vkey"),
+        _OK,
+        Scope.PROXY,
     ),
 }  # fmt: skip
 
@@ -614,6 +662,58 @@ def facts_of(event: Event) -> Facts:
                 "xproxy.limit.offset": event.offset,
                 "xproxy.limit.closes": event.closes,
                 "xmpp.sent_by": event.sent_by.value if event.sent_by is not None else None,
+            }
+        case JournalOpened():
+            return {
+                "event.outcome": "success",
+                "xproxy.journal.stream": event.stream,
+                "xproxy.journal.origin": event.origin,
+                "xproxy.journal.vkey": event.vkey,
+                "xproxy.journal.segment": event.segment,
+                "xproxy.journal.index": event.index,
+            }
+        case JournalCheckpoint():
+            return {
+                "xproxy.journal.note": event.note,
+                "xproxy.journal.size": event.size,
+                "xproxy.journal.ops_note": event.ops_note,
+                "xproxy.journal.clock_back_ns": event.clock_back_ns,
+            }
+        case JournalRecovered():
+            return {
+                "event.outcome": "success",
+                "xproxy.journal.stream": event.stream,
+                "xproxy.journal.segment": event.segment,
+                "xproxy.journal.unsigned_from": event.unsigned_from,
+                "xproxy.journal.unsigned_count": event.unsigned_count,
+                "xproxy.journal.torn_bytes": event.torn_bytes,
+                "xproxy.journal.torn_segments": event.torn_segments,
+            }
+        case JournalGap():
+            return {
+                "event.outcome": "failure",
+                "event.reason": event.reason,
+                "event.duration": event.duration_ns,
+                "xproxy.journal.stream": event.stream,
+                "xproxy.journal.missing_records": event.records,
+                "xproxy.journal.missing": event.counts,
+                "xproxy.journal.since": timestamp(event.since_ns),
+            }
+        case JournalFailed():
+            return {
+                "event.outcome": "failure",
+                "event.reason": event.reason,
+                "error.code": event.error,
+                "xproxy.journal.stream": event.stream,
+                "xproxy.journal.segment": event.segment,
+                "xproxy.journal.index": event.index,
+            }
+        case KeyRotated():
+            return {
+                "event.outcome": "success",
+                "xproxy.journal.stream": event.stream,
+                "xproxy.journal.vkey": event.vkey,
+                "xproxy.journal.previous_vkey": event.previous_vkey,
             }
         case _:
             assert_never(event)

@@ -11,6 +11,7 @@ sasl-success on the user is proven. A new login attempt replaces the claim of th
 
 import enum
 import functools
+import itertools
 from typing import Final
 
 import attrs
@@ -49,6 +50,11 @@ class Record:
     def to_json(self) -> bytes:
         """Return the document as one line of UTF-8 with its line end."""
         return orjson.dumps(self.document, option=orjson.OPT_APPEND_NEWLINE)
+
+    def numbered(self, sequence: int) -> "Record":
+        """Return the record with its number in the journal, ``event.sequence``."""
+        event = {**self.document["event"], "sequence": sequence}
+        return Record({**self.document, "event": event}, self.level, self.action)
 
 
 class SessionRecorder:
@@ -154,19 +160,18 @@ class SessionRecorder:
 
 
 class ProxyRecorder:
-    """Makes the records of events that belong to no session. Not thread-safe."""
+    """Makes the records of events that belong to no session. Thread-safe: the journal has events of its own."""
 
-    __slots__ = ("_boot_id", "_number", "_template")
+    __slots__ = ("_boot_id", "_numbers", "_template")
 
     def __init__(self, *, observer: Observer) -> None:
         self._boot_id = observer.boot_id
-        self._number = 0
+        self._numbers = itertools.count(1)  # one step of it cannot be interrupted
         self._template = _base_of(observer)
 
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``, which happened at ``at_ns`` (UTC, ns since the epoch)."""
-        self._number += 1
-        return _record(event, at_ns, f"{self._boot_id}-{self._number}", self._template)
+        return _record(event, at_ns, f"{self._boot_id}-{next(self._numbers)}", self._template)
 
 
 class _Source(enum.IntEnum):
