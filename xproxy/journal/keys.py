@@ -120,6 +120,11 @@ class KeyRing:
         """Step 2 is done: sign with both."""
         self.current, self.outgoing = key, self.current
 
+    def revert(self) -> None:
+        """Step 2 has failed: the new key was never in force."""
+        assert self.outgoing is not None
+        self.current, self.outgoing = self.outgoing, None
+
     def finish(self) -> None:
         """Step 3 is done: destroy the old key. Raises OSError; then both go on signing until it works."""
         self.storage.replace(self.directory / NEXT_KEY_FILE, self.directory / KEY_FILE)
