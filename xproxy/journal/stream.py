@@ -14,8 +14,8 @@ segment ends all the same; the next segment's first note covers them (``kept=Tru
 **Order of syncs.** A new segment: both files are created, then the directory is synced, then the frames are written (so
 frames are never durable in a file that has no name). A commit: the frames are synced, then the note is appended. The
 note itself is only synced where it was handed outside, at a rotation of keys and when the segment is sealed: a note
-lost with the machine leaves whole durable frames that the next start adopts. Sealing: close entry and note as any commit,
-notes synced, then the room made ahead is cut off, the file synced and closed, and the notes are thinned.
+lost with the machine leaves whole durable frames that the next start adopts. Sealing: close entry and note as any
+commit, notes synced, then the room made ahead is cut off, the file synced and closed, and the notes are thinned.
 """
 
 import hashlib
@@ -248,7 +248,10 @@ class StreamLog:
             for each in (file, notes):
                 if each is not None:
                     each.close()
-            self._remove(name)
+            if isinstance(error, FileExistsError):  # not ours, whoever made it while we hold the lock
+                self._name_torn(name)
+            else:
+                self._remove(name)
             raise CommitFailed(error, kept=True) from error
         self._live = _Live(name, file, notes, self._monotonic())
         opening = SegmentOpen(
@@ -375,9 +378,12 @@ class StreamLog:
                     self._storage.remove(path)
             self._storage.sync_directory(self._directory)
         except OSError:
-            self._torn.append(OldSegment(name=name, log_bytes=0, is_closed=False))
-            if len(self._torn) > TORN_MAX:
-                del self._torn[0]
+            self._name_torn(name)
+
+    def _name_torn(self, name: SegmentName) -> None:
+        self._torn.append(OldSegment(name=name, log_bytes=0, is_closed=False))
+        if len(self._torn) > TORN_MAX:
+            del self._torn[0]
 
     def discard(self) -> None:
         """Give up the live segment without another write, as a failed commit does, and what waits in it."""
