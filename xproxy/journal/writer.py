@@ -7,10 +7,10 @@ While the disk works the next batch gathers; after a commit the thread lingers f
 already, so that under a light load a commit is shared and the relay's ``put_nowait`` need not wake anybody.
 
 **What is promised.** A record handed to ``deliver`` with an ``event.sequence`` is durable and signed (``sec``),
-whatever happens to process or machine afterwards. Records of ``sec`` are never dropped: while the disk is slow the inbox fills
-and traffic waits. Records of ``ops`` (debug) are made durable within a second, and are dropped, counted, when the inbox
-is half full, the disk nearly full, or ``ops`` cannot be written; a ``journal-gap`` in ``sec`` says how many. They are
-delivered before they are durable, and their numbers, should that commit fail, are given again.
+whatever happens to process or machine afterwards. Records of ``sec`` are never dropped: while the disk is slow the
+inbox fills and traffic waits. Records of ``ops`` (debug) are made durable within a second, and are dropped, counted,
+when the inbox is half full, the disk nearly full, or ``ops`` cannot be written; a ``journal-gap`` in ``sec`` says how
+many. They are delivered before they are durable, and their numbers, should that commit fail, are given again.
 
 **When the disk fails.** The failed segment has ended (stream.py). The batch goes to a new one at once, behind a
 ``journal-failed`` record; if there is no space, the ballast is given up first. Does that fail too, the journal is
