@@ -27,9 +27,10 @@ from xproxy.events import Level
 from xproxy.log.filters import LevelFilter
 from xproxy.log.jsonl import JsonLinesFile
 from xproxy.log.view import HumanView
-from xproxy.record.recorder import Record
+from xproxy.record.recorder import Observer, ProxyRecorder, Record
 from xproxy.tls.service import TlsService
 
+OBSERVER = Observer(version="0", hostname="gw1", boot_id="5f" * 16)
 NOWHERE = HostPort("127.0.0.1", 9)  # never connected to in these tests
 
 
@@ -66,7 +67,9 @@ async def test_a_run_starts_and_stops_in_form(settings: Settings) -> None:
         assert endpoint.ip == "127.0.0.1"
         assert endpoint.port > 0
         running.stop("finished")
-    started, stopped = records_of(settings)
+    opened, started, stopped = records_of(settings)
+    assert opened["event"]["action"] == "journal-opened"
+    assert [record["event"]["sequence"] for record in (opened, started, stopped)] == [1, 2, 3]
     assert started["event"]["action"] == "proxy-started"
     assert started["xproxy"]["listeners"] == [str(endpoint)]
     assert started["xproxy"]["descriptors_max"] == resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -84,7 +87,7 @@ async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:
         await nursery.start(app.run, settings)
         nursery.cancel_scope.cancel()
     assert set(os.listdir("/proc/self/fd")) == before
-    assert actions_of(settings) == ["proxy-started"]  # no stop in form
+    assert actions_of(settings) == ["journal-opened", "proxy-started"]  # no stop in form
 
 
 async def test_an_address_that_is_taken_is_named_and_nothing_stays_open(settings: Settings) -> None:
@@ -95,7 +98,7 @@ async def test_an_address_that_is_taken_is_named_and_nothing_stays_open(settings
         with pytest.raises(AddressProblem, match=f"cannot listen on {address}.*in use.*stop it, or choose another"):
             await app.run(settings)
     assert set(os.listdir("/proc/self/fd")) == before
-    assert records_of(settings) == []
+    assert actions_of(settings) == ["journal-opened"]
 
 
 async def test_a_log_that_cannot_be_opened_is_named(settings: Settings, tmp_path: Path) -> None:
@@ -142,6 +145,8 @@ async def reload(settings: Settings, reread: app.Reread | None) -> None:
             tls=TlsService(settings.tls, settings.upstream, settings.state.directory),
             channel=channel,
             levels=LevelFilter(),
+            observer=OBSERVER,
+            recorder=ProxyRecorder(observer=OBSERVER),
         )
         await running.reload()
 
@@ -170,10 +175,10 @@ async def test_what_is_bad_at_a_reload_is_recorded_and_the_rest_renewed(
     assert "log-level kept as before: cannot read the configuration file x.toml" in caplog.text
 
 
-async def written(path: Path) -> None:
-    """Wait for the first record in ``path``. The writer is a thread and says nothing."""
+async def written(path: Path, action: bytes) -> None:
+    """Wait for a record of ``action`` in ``path``. The writer is a thread and says nothing."""
     with trio.fail_after(5):
-        while not path.exists() or not path.stat().st_size:  # noqa: ASYNC110, ASYNC240
+        while not path.exists() or action not in path.read_bytes():  # noqa: ASYNC110, ASYNC240
             await trio.sleep(0.01)
 
 
@@ -181,10 +186,10 @@ async def test_the_log_file_is_opened_again(settings: Settings, tmp_path: Path) 
     assert settings.log.path is not None
     async with trio.open_nursery() as nursery:
         running: app.Running = await nursery.start(partial(app.run, settings, signals=True))
-        await written(settings.log.path)
+        await written(settings.log.path, b"proxy-started")
         settings.log.path.rename(tmp_path / "log.1")
         os.kill(os.getpid(), signal.SIGHUP)
-        await written(settings.log.path)
+        await written(settings.log.path, b"config-changed")
         running.stop("finished")
     assert actions_of(settings) == ["config-changed", "proxy-stopped"]
     assert b"proxy-started" in (tmp_path / "log.1").read_bytes()

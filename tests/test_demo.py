@@ -48,7 +48,8 @@ async def test_the_demo_shows_what_it_promises(tmp_path: Path) -> None:
     records, titles = await play(tmp_path / "new")
     assert titles == [scene.title for scene in demo.SCENES]
     count = Counter(record["event"]["action"] for record in records)
-    assert records[0]["event"]["action"] == "proxy-started"
+    assert [record["event"]["action"] for record in records[:2]] == ["journal-opened", "proxy-started"]
+    assert [record["event"]["sequence"] for record in records] == list(range(1, len(records) + 1))
     assert records[-1]["event"]["action"] == "proxy-stopped"
     assert count["connection-accepted"] == count["connection-closed"] == sum(s.sessions for s in demo.SCENES) == 7
     assert count["sasl-succeeded"] == 6
@@ -145,7 +146,7 @@ def test_piped_it_is_pure_json_lines(tmp_path: Path) -> None:
     outcome = run_command(tmp_path)
     assert outcome.returncode == 0
     actions = [json.loads(line)["event"]["action"] for line in outcome.stdout.splitlines()]
-    assert (actions[0], actions[-1]) == ("proxy-started", "proxy-stopped")
+    assert (actions[0], actions[1], actions[-1]) == ("journal-opened", "proxy-started", "proxy-stopped")
     assert "1/4 Two clients log in and talk\n" in outcome.stderr
     # It says where the log is, in a directory of its own.
     (log,) = tmp_path.glob("xproxy-demo-*/records.jsonl")

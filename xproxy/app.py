@@ -1,9 +1,9 @@
 """Settings -> a running proxy: what is opened, in which order, and that all of it is closed again.
 
-Start: state directory, correlation key, certificates, the server's name, descriptors, log, listeners. Each step may
-refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order. Listening comes
-last: a client that can connect is served and recorded. The end is the same way back: listeners close, sessions drain,
-``proxy-stopped`` is recorded, the log is written out and closed.
+Start: state directory, correlation key, certificates, the server's name, descriptors, log, journal, listeners. Each
+step may refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order. Listening
+comes last: a client that can connect is served and recorded. The end is the same way back: listeners close, sessions
+drain, ``proxy-stopped`` is recorded, the journal is sealed, the log is written out and closed.
 
 The server is not connected to at the start: it would see a connection that no client made. Its name is looked up,
 because a name that is not known is a slip of the pen; a server that is down may come up at any time, so that is said on
@@ -29,14 +29,19 @@ import trio
 
 from xproxy import __version__
 from xproxy.config.address import HostPort
+from xproxy.config.journal import JournalSettings
 from xproxy.config.log import LogSettings
+from xproxy.config.policy import OnJournalFailure
 from xproxy.config.settings import Settings
 from xproxy.config.state import make_state_directory, read_correlation_key
 from xproxy.config.stream import StreamPolicy
 from xproxy.errors import AddressProblem, EnvironmentProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
+from xproxy.events.journal import JournalCheckpoint
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
+from xproxy.journal.channel import JournalChannel
+from xproxy.journal.writer import JournalDown, open_journal
 from xproxy.log.channel import Output, OutputGone, RecordChannel
 from xproxy.log.filters import LevelFilter, level_from_name
 from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
@@ -90,15 +95,34 @@ async def run(
     await look_up(settings.upstream.address)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
+    observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
+    recorder = ProxyRecorder(observer=observer)
     app: _App | None = None
 
-    def give_up() -> None:
+    def give_up(reason: str) -> None:
         if app is not None:
-            app.abort("log-gone")
+            app.abort(reason)
 
-    with open_log(settings.log, levels, settings.upstream.address, give_up) as channel:
+    with (
+        open_log(settings.log, levels, settings.upstream.address, partial(give_up, "log-gone")) as mirror,
+        write_journal(
+            state,
+            settings.journal,
+            settings.policy.on_journal_failure,
+            recorder,
+            mirror,
+            partial(give_up, "journal-down"),
+        ) as channel,
+    ):
         app = _App(
-            settings=settings, reread=reread, correlation_key=correlation_key, tls=tls, channel=channel, levels=levels
+            settings=settings,
+            reread=reread,
+            correlation_key=correlation_key,
+            tls=tls,
+            channel=channel,
+            levels=levels,
+            observer=observer,
+            recorder=recorder,
         )
         try:
             await app.serve(descriptors_max=descriptors_max, signals=signals, task_status=task_status)
@@ -118,8 +142,10 @@ class _App:
         reread: Reread | None,
         correlation_key: bytes,
         tls: TlsService,
-        channel: RecordChannel,
+        channel: RecordChannel | JournalChannel,
         levels: LevelFilter,
+        observer: Observer,
+        recorder: ProxyRecorder,
     ) -> None:
         assert settings.upstream.address is not None
         self._settings = settings
@@ -140,8 +166,7 @@ class _App:
             close_seconds_max=settings.sessions.close_seconds_max,
         )
         self._memory = DomainMemory()  # what sessions learn about servers, for those that follow
-        observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
-        self._recorder = ProxyRecorder(observer=observer)
+        self._recorder = recorder
         self._proxy = Proxy(
             ProxySettings(listen=settings.listen.addresses, upstream=self._upstream, limits=settings.sessions),
             channel=channel,
@@ -357,6 +382,47 @@ def open_log(
         )
 
 
+@contextmanager
+def write_journal(
+    state: Path,
+    settings: JournalSettings,
+    on_failure: OnJournalFailure,
+    recorder: ProxyRecorder,
+    mirror: RecordChannel,
+    on_down: Callable[[], None],
+) -> Iterator[JournalChannel]:
+    """Open the journal under ``state`` and start its writer; at the end everything is durable and sealed.
+
+    ``on_down`` is called when it cannot be written and the policy is to stop: the block is to end.
+
+    Raises:
+        JournalLocked: another process writes it.
+        FileProblem: it cannot be opened.
+        JournalDown: at the end, when it could not be written and the policy is to stop.
+    """
+    down: list[JournalDown] = []
+
+    def give_up(problem: JournalDown) -> None:
+        down.append(problem)
+        on_down()
+
+    journal = open_journal(
+        state,
+        settings=settings,
+        on_failure=on_failure,
+        recorder=recorder,
+        deliver=mirror.put_nowait,
+        on_fatal=give_up,
+    )
+    journal.start()
+    try:
+        yield JournalChannel(journal, mirror)
+    finally:
+        journal.close()
+    if down:
+        raise down[0]
+
+
 def open_outputs(settings: LogSettings) -> Iterator[Output]:
     """Yield what ``[log]`` asks for: standard output or the file, and the view for people."""
     is_terminal = sys.stdout.isatty()
@@ -364,9 +430,7 @@ def open_outputs(settings: LogSettings) -> Iterator[Output]:
     if settings.path is not None or not human:
         yield JsonLinesFile(settings.path or STANDARD_OUTPUT)
     if human:
-        from rich.console import Console
-
-        yield HumanView(Console(markup=False, emoji=False, highlight=False, soft_wrap=True))
+        yield HumanView(unshown=(JournalCheckpoint.action,))  # a heartbeat tells a person nothing
 
 
 class UpstreamWatch:

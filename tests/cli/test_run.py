@@ -74,7 +74,8 @@ def test_it_listens_says_where_and_stops_in_form(
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=SECONDS_MAX)
     assert (process.returncode, out, err) == (0, "", "")
-    started, stopped = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    opened, started, stopped = (json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines())
+    assert opened["event"]["action"] == "journal-opened"
     assert started["xproxy"]["listeners"] == addresses
     assert stopped["event"]["reason"] == "sigterm"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith((".", "ready"))) == ["ready"]
@@ -174,4 +175,5 @@ def test_a_port_that_is_taken_is_named(xproxy: RunXproxy) -> None:
     assert result.code == 3
     assert f"cannot listen on {address}: Address already in use" in result.err
     assert "stop it, or choose another port" in result.err
-    assert result.out == ""
+    (record,) = result.out.splitlines()
+    assert "journal-opened" in record

@@ -95,9 +95,25 @@ def _check_stream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
         )
 
 
+def _check_journal(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    # An open entry and a record must fit, a second must pass, and a batch must not fill the queue.
+    for key, least in (
+        ("segment_bytes_max", 1_048_576),
+        ("segment_seconds_max", 1),
+        ("heartbeat_seconds", 1),
+        ("records_max", 1_024),
+        ("ballast_bytes", 0),
+    ):
+        if (value := getattr(settings.journal, key)) < least:
+            yield ConfigProblem(
+                where=place("journal", key), message=f"{value} is out of range", hint=f"at least {least}"
+            )
+
+
 _CHECKS: dict[str, Callable[[Settings, Place], Iterator[ConfigProblem]]] = {
     "listen": _check_listen,
     "upstream": _check_upstream,
     "tls": _check_certificate,
     "stream": _check_stream,
+    "journal": _check_journal,
 }

@@ -2,6 +2,7 @@
 
 import attrs
 
+from xproxy.config.journal import JournalSettings
 from xproxy.config.listen import ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
@@ -20,6 +21,7 @@ class Settings:
     upstream: UpstreamSettings = attrs.Factory(UpstreamSettings)
     tls: TlsSettings = attrs.Factory(TlsSettings)
     log: LogSettings = attrs.Factory(LogSettings)
+    journal: JournalSettings = attrs.Factory(JournalSettings)
     state: StateSettings = attrs.Factory(StateSettings)
     policy: PolicySettings = attrs.Factory(PolicySettings)
     sessions: SessionLimits = attrs.Factory(SessionLimits)

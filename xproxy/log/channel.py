@@ -83,7 +83,10 @@ class _Reopen:
 
 
 class RecordChannel:
-    """The way of the records. All methods are for one thread, the one trio runs in, unless they say otherwise."""
+    """The way of the records. All methods are for the thread trio runs in, unless they say otherwise.
+
+    ``put_nowait`` is for one thread, this or another: the journal's writer, where there is one.
+    """
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ prints comes from the document, so it is cleaned like everything else; markup is
 import errno
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Final
 
 from rich.console import Console
@@ -57,14 +57,17 @@ def make_view_console() -> Console:
 class HumanView:
     """An ``Output`` for people. May fall behind, and says so."""
 
-    def __init__(self, console: Console | None = None, *, waiting_max: int = WAITING_MAX) -> None:
+    def __init__(
+        self, console: Console | None = None, *, waiting_max: int = WAITING_MAX, unshown: Container[str] = ()
+    ) -> None:
         """``console``: where to print; colour and width are its business. Default: ``make_view_console()``.
 
-        The view's thread starts at once.
+        ``unshown``: actions that are left out. The view's thread starts at once.
         """
         self.name = "the terminal"
         self._console = make_view_console() if console is None else console
         self._waiting_max = waiting_max
+        self._unshown = unshown
         self._changed = threading.Condition()
         self._queue: deque[Record] = deque()
         self._skipped_count = 0
@@ -76,7 +79,7 @@ class HumanView:
     def take(self, records: Sequence[Record]) -> None:
         """Queue ``records`` for printing; the oldest are skipped when too many wait."""
         with self._changed:
-            self._queue.extend(records)
+            self._queue.extend(record for record in records if record.action not in self._unshown)
             while len(self._queue) > self._waiting_max:
                 self._queue.popleft()
                 self._skipped_count += 1
