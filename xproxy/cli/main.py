@@ -21,6 +21,8 @@ Examples:
       point a client at 127.0.0.1:5222 and watch it log in
   xproxy run --listen 0.0.0.0:5222 --upstream 10.0.0.5:5222 --log records.jsonl
       in front of a server; records as JSON Lines in a file
+  xproxy log verify
+      prove that the journal is what was signed
   xproxy certs show
       the authority that clients must trust to be looked into
   xproxy config example > xproxy.toml
@@ -48,6 +50,7 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
     "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "log": LazyCommand("xproxy.cli.log", "log", "The journal: read it, prove it, export it; its keys and size."),
     "config": LazyCommand("xproxy.cli.config", "config", "Every configuration key with default, unit and reason."),
     "certs": LazyCommand("xproxy.cli.certs", "certs", "The proxy's own certificate authority: make, show, export."),
     "events": LazyCommand("xproxy.cli.events", "events", "The catalogue of what is logged, and its JSON Schema."),

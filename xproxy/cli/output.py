@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any, Literal
 
 import orjson
@@ -39,6 +41,24 @@ def print_json(value: object) -> None:
     option = orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if is_terminal(sys.stdout) else 0)
     sys.stdout.buffer.write(orjson.dumps(value, option=option))
     sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far a long work of ``total`` bytes has come, on standard error if that is a terminal.
+
+    Gives a function that is told how many more bytes were dealt with. The bar goes away at the end.
+    """
+    if not is_terminal(sys.stderr):
+        yield lambda octets: None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    console = make_console(stderr=True)
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda octets: progress.advance(task, octets)
 
 
 def print_error(error: XproxyError, console: Console | None = None) -> None:

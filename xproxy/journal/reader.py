@@ -334,6 +334,13 @@ class StreamReader:
                     return number
         return self._durable
 
+    def end_at(self, time_ns: int) -> int:
+        """Return an index behind every durable entry that was written at ``time_ns`` or earlier: a segment's end."""
+        for segment in reversed(self._segments):
+            if self._oldest_time_of(segment) <= time_ns:
+                return self._end_of(segment)
+        return 0
+
     def wait(self, durable: int, seconds: float, sleep: Callable[[float], None] = time.sleep) -> bool:
         """Wait until more than ``durable`` entries are, by looking again and again, at most about ``seconds``.
 
@@ -402,6 +409,12 @@ class StreamReader:
         if segment.log_bytes is not None and (close := read_close(segment.path, segment.log_bytes)) is not None:
             return close.time_ns_max
         return 1 << 64
+
+    def _oldest_time_of(self, segment: Segment) -> int:
+        """Return the earliest time in ``segment``, or that of its first entry if the earliest is not written there."""
+        if segment.log_bytes is not None and (close := read_close(segment.path, segment.log_bytes)) is not None:
+            return close.time_ns_min
+        return segment.time_ns
 
     def _walk(self, segment: Segment, index: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield (index, end offset, stored bytes) of the entries of ``segment``, from ``index`` or a little before.

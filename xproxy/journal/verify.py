@@ -619,7 +619,7 @@ class _StreamVerifier:
             self._judge_torn(found, accounted)
             previous = found.previous
             if previous is None:
-                if name.first_index != 0 or found.reason is not OpenReason.CREATED:
+                if name.first_index != 0:
                     self._tampered(Kind.DELETED, "it is not the first, and names none before", segment=name)
                 current = None
             elif previous.name.serial >= name.serial or previous.name.first_index > name.first_index:
