@@ -195,11 +195,7 @@ def show(state: Path, as_json: bool, **filters: Any) -> None:
     with ExitStack() as stack:
         readers = _open_readers(stack, state, query)
         printer = _Printer(as_json=as_json)
-        streams = [
-            (entry for each in readers if each.stream == stream for entry in each.matching(query))
-            for stream in ("sec", "ops")
-        ]
-        printer.all(merge(*streams))
+        printer.all(_all_matching(readers, query))
 
 
 @attrs.frozen
@@ -214,6 +210,17 @@ class _OpenReader:
         start = 0 if query.since_ns is None else reader.first_at(query.since_ns)
         end = reader.durable if query.until_ns is None else reader.end_at(query.until_ns + UNTIL_SLACK_NS)
         return read_matching(reader, self.stream, query, start, end)
+
+
+def _all_matching(readers: list[_OpenReader], query: Query) -> Iterator[StoredEntry]:
+    """Yield what matches of both streams, in the order in which it was made."""
+
+    def of_stream(stream: str) -> Iterator[StoredEntry]:
+        for each in readers:
+            if each.stream == stream:
+                yield from each.matching(query)
+
+    return merge(of_stream("sec"), of_stream("ops"))
 
 
 def _open_readers(stack: ExitStack, state: Path, query: Query) -> list[_OpenReader]:
@@ -462,11 +469,7 @@ def _export_ndjson(state: Path, name: str) -> None:
     query = Query()
     with ExitStack() as stack:
         readers = _open_readers(stack, state, query)
-        streams = [
-            (entry for each in readers if each.stream == stream for entry in each.matching(query))
-            for stream in ("sec", "ops")
-        ]
-        entries = merge(*streams)
+        entries = _all_matching(readers, query)
         if name == "-":
             for entry in entries:
                 sys.stdout.buffer.write(entry.payload + b"\n")
@@ -625,7 +628,7 @@ def _describe_keys(state: Path) -> list[dict[str, Any]]:
 def _keys_of(reader: StreamReader) -> list[tuple[int, VerifierKey]]:
     """Return the keys that the log names, each with the entry that brought it. None of it is verified.
 
-    The newest segment is read for rotations; of the others their first entries tell.
+    Segments name the key in force; only one in which it was exchanged must be read.
     """
     found: list[tuple[int, VerifierKey]] = []
 
@@ -633,19 +636,28 @@ def _keys_of(reader: StreamReader) -> list[tuple[int, VerifierKey]]:
         if not found or found[-1][1] != key:
             found.append((index, key))
 
-    for segment in reader.segments:
+    segments = reader.segments
+    for number, segment in enumerate(segments):
         add(segment.first_index, segment.opened.vkey)
-    index = reader.segments[-1].first_index
-    while batch := reader.read(index):
+        is_newest = number + 1 == len(segments)
+        if is_newest or segments[number + 1].opened.vkey != segment.opened.vkey:
+            for index, key in _rotations_in(reader, segment):
+                add(index, key)
+    return found
+
+
+def _rotations_in(reader: StreamReader, segment: Segment) -> Iterator[tuple[int, VerifierKey]]:
+    index = segment.first_index
+    end = reader.durable if segment.end_index is None else segment.end_index
+    while batch := reader.read(index, min(BATCH_COUNT_MAX, max(0, end - index))):
         for entry in batch:
             if entry.type is EntryType.CONTROL:
                 try:
                     if (key := new_key_of(entry)) is not None:
-                        add(entry.index, key)
+                        yield entry.index, key
                 except FormatProblem as problem:
-                    raise JournalDamaged(f"entry {entry.index}: {problem}", path=reader.directory) from problem
+                    raise JournalDamaged(f"entry {entry.index}: {problem}", path=segment.path) from problem
         index += len(batch)
-    return found
 
 
 # Size -----------------------------------------------------------------------------------------------------------------
@@ -704,7 +716,7 @@ def _measure(name: str, segments: tuple[Segment, ...], size: int, now: float) ->
         "bytes": sum(sizes),
         "since": None if not starts else datetime.fromtimestamp(min(starts), UTC).isoformat(timespec="seconds"),
         "measured_seconds": round(seconds),
-        "records_per_second": round(records / seconds, 3) if is_known else None,
+        "entries_per_second": round(records / seconds, 6) if is_known else None,
         "bytes_per_day": round(octets / seconds * DAY_SECONDS) if is_known else None,
     }
 
@@ -730,11 +742,9 @@ def _print_stats(described: dict[str, Any]) -> None:
         if stream["bytes_per_day"] is None:
             click.echo("        too young to tell how fast it grows")
         else:
-            hours = stream["measured_seconds"] / 3_600
-            click.echo(
-                f"        {stream['records_per_second']:.3g} entries a second, {_size(stream['bytes_per_day'])} a day "
-                f"(over {hours:.1f} h)"
-            )
+            hours, rate = stream["measured_seconds"] / 3_600, stream["entries_per_second"]
+            speed = f"{rate:,.1f} entries a second" if rate >= 1 else f"{rate * DAY_SECONDS:,.0f} entries a day"
+            click.echo(f"        {speed}, {_size(stream['bytes_per_day'])} a day (over the last {hours:.1f} h)")
     disk = described["disk"]
     days = disk["days_until_full"]
     full = "" if days is None else f", full in {days:,.1f} days at this rate"
