@@ -25,7 +25,7 @@ from xproxy.journal.note import Note
 from xproxy.journal.policy import Policy
 from xproxy.journal.verify import Anchor, Kind, Report, Severity, Verdict, verify_journal
 
-STEP_FAST = 17  # of the octets of a journal, each 17th is enough on every commit
+STEP_FAST = 31  # of the octets of a journal, each 31st is enough on every commit
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Small journals on a real disk, written by the stream itself: the clock is the test's, and no thread runs."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from xproxy.journal.format import (
     stream_directory,
 )
 from xproxy.journal.note import Note
-from xproxy.journal.storage import Disk
+from xproxy.journal.storage import Disk, DiskFile
 from xproxy.journal.stream import StreamLog
 
 BASE = "gw1.example.org/xproxy/5f0c21aa"
@@ -48,6 +49,30 @@ def payload(number: int, **more: Any) -> bytes:
     return orjson.dumps(document)
 
 
+class HastyFile(DiskFile):
+    """Does not wait for the disk."""
+
+    __slots__ = ()
+
+    def sync(self) -> None:
+        """Do nothing."""
+
+
+class HastyDisk(Disk):
+    """A disk that nobody waits for: these journals need not survive the machine, and the machine is shared."""
+
+    def create(self, path: Path) -> DiskFile:
+        """Make a file."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        return HastyFile(os.open(path, flags, 0o600))
+
+    def sync_file(self, path: Path) -> None:
+        """Do nothing."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Do nothing."""
+
+
 class Maker:
     """Writes streams of one journal."""
 
@@ -63,7 +88,7 @@ class Maker:
     def open(self, stream: str = "sec") -> StreamLog:
         """Begin a segment as a process does that starts."""
         log, problem = StreamLog.open_(
-            storage=Disk(),
+            storage=HastyDisk(),
             journal=self.journal,
             stream=stream,
             base=BASE,

@@ -44,7 +44,7 @@ class Policy:
             FileProblem: it cannot be read.
         """
         try:
-            lines = path.read_text("utf-8", "surrogateescape").split("\n")
+            lines = path.read_bytes().decode("utf-8", "surrogateescape").split("\n")
         except OSError as error:
             raise FileProblem.from_os_error(error, doing="read the policy", path=path) from error
 

@@ -1278,8 +1278,8 @@ class _Scan:
             raise _Damage(Kind.MODIFIED, f"entry {index}, at octet {position}, is damaged", index, index + 1)
         if self.tail is Tail.TORN:
             whole = len(data) >= 4 and int.from_bytes(data[:4], "big") + 8 <= len(data)
-            what = "is damaged" if whole else "is cut off"
-            raise _Damage(Kind.MODIFIED, f"entry {index}, at octet {position}, {what}", index, index + 1)
+            kind, what = (Kind.MODIFIED, "is damaged") if whole else (Kind.TRUNCATED, "is cut off")
+            raise _Damage(kind, f"entry {index}, at octet {position}, {what}", index, index + 1)
 
     def _disorder(self, descriptor: int, index: int, found: int, offset: int, end_index: int | None) -> _Damage:
         """Entry ``found`` stands at ``offset``, where ``index`` should: look whether that comes later."""
