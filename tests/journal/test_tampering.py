@@ -2,14 +2,14 @@
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 
 from tests.support import journals
-from tests.support.journals import Maker, make_small
+from tests.support.journals import Maker, frames_of, make_small, rewritten, write_frames
 from xproxy.journal.format import (
     MAGIC,
     CloseReason,
@@ -18,7 +18,6 @@ from xproxy.journal.format import (
     SegmentName,
     encode_frame,
     encode_notes,
-    entries,
     parse_notes,
 )
 from xproxy.journal.note import Note
@@ -56,19 +55,6 @@ def kinds(report: Report, severity: Severity = Severity.TAMPERED) -> set[Kind]:
 
 def files_of(journal: Path) -> list[Path]:
     return sorted([*journal.glob("*/*.xj"), *journal.glob("*/*.notes"), journal / "origin"])
-
-
-def frames_of(path: Path) -> list[bytes]:
-    """Return the frames of a segment: what stands behind them is lost."""
-    data, start, frames = path.read_bytes(), len(MAGIC), []
-    for end, _ in entries(data):
-        frames.append(data[start:end])
-        start = end
-    return frames
-
-
-def write_frames(path: Path, frames: list[bytes]) -> None:
-    path.write_bytes(MAGIC + b"".join(frames))
 
 
 def test_unchanged_it_is_intact(original: Maker) -> None:
@@ -200,10 +186,6 @@ def test_what_the_kinds_are_called(journal: Path) -> None:
     ):
         write_frames(path, changed)
         assert kind in kinds(verify_journal(journal))
-
-
-def rewritten(frame: bytes, change: Callable[[Entry], Entry]) -> bytes:
-    return encode_frame(change(Entry.from_bytes(frame[4:-4])).to_bytes())
 
 
 def test_one_who_repairs_the_checksums_is_found(journal: Path) -> None:

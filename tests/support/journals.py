@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ import attrs
 import orjson
 
 from xproxy.journal.format import (
+    MAGIC,
     ORIGIN_FILE,
     CloseReason,
+    Entry,
     EntryType,
     OpenReason,
+    encode_frame,
+    entries,
     stream_directory,
 )
 from xproxy.journal.note import Note
@@ -20,7 +25,7 @@ from xproxy.journal.storage import Disk, DiskFile
 from xproxy.journal.stream import StreamLog
 
 BASE = "gw1.example.org/xproxy/5f0c21aa"
-START_NS = 1_790_000_000_000_000_000
+START_NS = 1_790_000_000_000_000_000  # 2026-09-21T14:13:20Z
 SECOND_NS = 1_000_000_000
 
 
@@ -40,7 +45,7 @@ class Clock:
 def payload(number: int, **more: Any) -> bytes:
     """Return a record as it is stored."""
     document: dict[str, Any] = {
-        "@timestamp": "2026-09-21T13:33:20.000000Z",
+        "@timestamp": "2026-09-21T14:13:20.000000Z",
         "log": {"level": more.pop("level", "info")},
         "message": "A test.",
         "event": {"action": more.pop("action", "stream-opened"), "id": f"{'ab' * 16}-{number}", "sequence": number},
@@ -200,3 +205,22 @@ def copy(maker: Maker, to: Path) -> Path:
     shutil.rmtree(to, ignore_errors=True)
     shutil.copytree(maker.journal, to)
     return to
+
+
+def frames_of(path: Path) -> list[bytes]:
+    """Return the frames of a segment: what stands behind them is lost."""
+    data, start, frames = path.read_bytes(), len(MAGIC), []
+    for end, _ in entries(data):
+        frames.append(data[start:end])
+        start = end
+    return frames
+
+
+def write_frames(path: Path, frames: list[bytes]) -> None:
+    """Make ``path`` a segment of these frames."""
+    path.write_bytes(MAGIC + b"".join(frames))
+
+
+def rewritten(frame: bytes, change: Callable[[Entry], Entry]) -> bytes:
+    """Return the frame of another entry, with a right checksum."""
+    return encode_frame(change(Entry.from_bytes(frame[4:-4])).to_bytes())
