@@ -39,6 +39,7 @@ needs prosody prosody
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
+needs golang-go go
 
 # Debian starts a service when its package is installed. No test uses that Prosody, each starts its own on a free
 # port; it would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it
