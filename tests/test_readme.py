@@ -21,11 +21,11 @@ def readme_flags() -> dict[str, set[str]]:
     """Return, for each command README shows, the options it is shown with; "" for options named in prose."""
     text = TEXT.replace("\\\n", " ")
     shown: dict[str, set[str]] = {"": set(re.findall(r"`(--?[a-z][a-z-]*)", text))}
-    for line in re.findall(r"xproxy ((?:run|certs|events|config|demo)\b[^`#|;]*)", text):
+    for line in re.findall(r"xproxy ((?:run|log|certs|events|config|demo)\b[^`#|;]*)", text):
         words = line.split()
         command = words[0]
         shown.setdefault(command, set()).update(word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word))
-        if command in ("certs", "config") and len(words) > 1 and words[1].isalpha():
+        if command in ("certs", "config", "log") and len(words) > 1 and words[1].isalpha():
             shown[command].add(words[1])
     return shown
 
@@ -43,7 +43,7 @@ def known_flags(command: Any) -> set[str]:
 def test_every_command_and_flag_in_readme_is_real() -> None:
     shown = readme_flags()
     in_prose = shown.pop("")
-    assert {"run", "certs", "config", "events", "demo"} <= shown.keys()
+    assert {"run", "log", "certs", "config", "events", "demo"} <= shown.keys()
     everywhere = known_flags(cli)
     of_scripts = {"--install", "--long"}  # tests/run.sh
     assert in_prose - everywhere - of_scripts == set()
