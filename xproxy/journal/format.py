@@ -321,7 +321,7 @@ def parse_notes(data: bytes) -> tuple[list[Note], int]:
     """
     notes: list[Note] = []
     offset = 0
-    while (note_end := _end_of_note(data, offset)) is not None:
+    while (note_end := end_of_note(data, offset)) is not None:
         try:
             note = parse_note(data[offset:note_end])
             note.checkpoint  # noqa: B018 - raises
@@ -358,7 +358,7 @@ def last_note(data: bytes) -> Note | None:
     return note
 
 
-def _end_of_note(data: bytes, start: int) -> int | None:
+def end_of_note(data: bytes, start: int) -> int | None:
     """Return where the note at ``start`` ends, or None: it is cut. The empty line behind it must be there."""
     middle = data.find(b"\n\n", start)
     end = data.find(b"\n\n", middle + 2) if middle >= 0 else -1

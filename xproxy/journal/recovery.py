@@ -15,6 +15,7 @@ Nothing of an old segment is changed, but its notes are thinned.
 
 import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 import attrs
@@ -28,6 +29,7 @@ from xproxy.journal.format import (
     SegmentName,
     SegmentOpen,
     encode_notes,
+    end_of_note,
     entries,
     has_magic,
     new_key_of,
@@ -59,7 +61,7 @@ class Recovered:
 
     tree: Frontier
     serial_max: int  # of any file there is
-    vkey: VerifierKey  # in force
+    vkey: VerifierKey | None  # in force; None: nothing was ever signed, there are only torn files
     previous: OldSegment | None
     torn: tuple[OldSegment, ...]
     note: Note | None  # the newest
@@ -68,8 +70,11 @@ class Recovered:
 
     @property
     def was_closed(self) -> bool:
-        """Whether the last process had closed the stream in form."""
-        return self.previous is not None and self.previous.is_closed and not self.torn and self.unsigned_from is None
+        """Whether the last process had closed the stream in form, to the last step: no room is left behind the log."""
+        old = self.previous
+        if old is None or not old.is_closed or old.file_bytes != old.log_bytes:
+            return False
+        return not self.torn and self.unsigned_from is None
 
 
 def recover(storage: Storage, directory: Path, origin: str) -> Recovered | None:
@@ -103,7 +108,16 @@ def recover(storage: Storage, directory: Path, origin: str) -> Recovered | None:
     ):
         raise HistoryLost("no segment can be read, though there was a log", None)
     # The very first segment never came to its first note: nobody has seen anything of this log.
-    return None
+    return Recovered(
+        tree=Frontier(),
+        serial_max=max(name.serial for name in names),
+        vkey=None,
+        previous=None,
+        torn=tuple(reversed(torn)),
+        note=None,
+        unsigned_from=None,
+        torn_bytes=0,
+    )
 
 
 def read_open(data: bytes, name: SegmentName, origin: str) -> SegmentOpen | None:
@@ -222,14 +236,19 @@ class _Reader:
         )
 
     def _read_notes(self) -> tuple[list[Note], bool]:
+        """Return the whole notes, and whether something else is among them: what a crash of the machine leaves.
+
+        Notes are not synced one by one, so behind the last synced one anything may be missing. What a note behind a
+        hole vouches for counts all the same: its frames were durable before it was written.
+        """
         try:
             data = self._storage.read(self._directory / self._name.notes_file)
         except FileNotFoundError:
             return [], False
         try:
             notes, end = parse_notes(data)
-        except FormatProblem as problem:
-            raise HistoryLost(f"{self._name.notes_file}: {problem}", self._opening.note) from problem
+        except FormatProblem:
+            notes, end = _salvage(data, self._origin), 0
         return notes, end < len(data)
 
     def _thin(self, notes: list[Note], times: list[int]) -> None:
@@ -258,10 +277,25 @@ def _parse(text: str | None) -> Note | None:
         raise HistoryLost(f"the note in an open entry: {problem}", None) from problem
 
 
+def _salvage(data: bytes, origin: str) -> list[Note]:
+    """Return the notes in ``data`` that are whole, of rising size."""
+    start_of_note = f"{origin}\n".encode()
+    notes: list[Note] = []
+    start = data.find(start_of_note)
+    while start >= 0:
+        end = end_of_note(data, start)
+        with suppress(NoteProblem):
+            note = parse_note(data[start:end])
+            if not notes or note.checkpoint.size > notes[-1].checkpoint.size:
+                notes.append(note)
+        start = data.find(start_of_note, start + 1)
+    return notes
+
+
 def _has_notes(storage: Storage, directory: Path, name: SegmentName, present: set[str]) -> bool:
     if name.notes_file not in present:
         return False
     try:
         return bool(parse_notes(storage.read(directory / name.notes_file))[0])
     except FormatProblem:
-        return True
+        return False

@@ -151,7 +151,7 @@ class StreamLog:
             storage.sync_directory(journal)
             try:
                 recovered = recover(storage, directory, origin)
-                if recovered is None:
+                if recovered is None or recovered.vkey is None:
                     keys = KeyRing.create(storage, directory, origin)
                 else:
                     keys = KeyRing.open_(storage, directory, recovered.vkey)
@@ -182,6 +182,11 @@ class StreamLog:
     def size(self) -> int:
         """How many entries there are with those that wait for a commit: the next one's index."""
         return self._tree.size
+
+    @property
+    def has_history(self) -> bool:
+        """Whether there was a log before this process."""
+        return self.recovered is not None and self.recovered.vkey is not None
 
     @property
     def durable_size(self) -> int:
@@ -298,10 +303,15 @@ class StreamLog:
         """
         live = self._live
         assert live is not None
+        is_signed = not self._frames and self._durable_size == self._tree.size and self.keys.outgoing is None
         if self._frames:
             self._write(live)
         try:
-            self._sign(live, keep_note=keep_note)
+            if not is_signed:
+                self._sign(live, keep_note=keep_note)
+            elif keep_note:
+                self.keep_newest_note()
+                live.notes.sync()
         except OSError as error:
             self._abandon(live)
             raise CommitFailed(error, kept=True) from error
@@ -373,7 +383,8 @@ class StreamLog:
         While a disk is full there is one at every attempt, and they must not fill the next open entry.
         """
         try:
-            for path in (self._directory / name.segment_file, self._directory / name.notes_file):
+            # In this order, so that never a notes file stands without its segment.
+            for path in (self._directory / name.notes_file, self._directory / name.segment_file):
                 with suppress(FileNotFoundError):
                     self._storage.remove(path)
             self._storage.sync_directory(self._directory)

@@ -190,6 +190,7 @@ class Journal:
         self._own: deque[Event] = deque()  # of ours, for the next batch
         self._held: list[Record] = []  # policy stop: the batch that could not be written
         self._logged: list[Record] = []  # log, but no note covers them yet
+        self._out: list[Record] = []  # to be delivered at the end of this turn
         self._health = Health(is_ok=True)
         self._gap: _Gap | None = None
         self._taken_count = 0  # from the inbox, not settled yet
@@ -276,8 +277,7 @@ class Journal:
         self._closing.set()
         self._inbox.wake()
         if self._thread is None:
-            if self._sec is not None:
-                self._finish()
+            self._run()
         else:
             self._thread.join(seconds_max)
             if self._thread.is_alive():
@@ -298,7 +298,7 @@ class Journal:
                 self._turn()
                 if self._held and self._closing.is_set():
                     break  # that was the last attempt
-        except BaseException as error:
+        except Exception as error:
             # A mistake of ours: nothing may be written on top of a state nobody understands.
             logger.critical("the journal's writer failed", exc_info=True)
             self._give_up(JournalDown(f"the journal's writer failed: {error!r}", "this is a mistake in xproxy"))
@@ -354,7 +354,7 @@ class Journal:
 
     def _store(self, batch: list[Record]) -> None:
         """Make ``batch`` durable, and what waits of our own; or go down."""
-        ops: list[Record] = []
+        whole, ops = batch, []
         if any(record.level < Level.INFO for record in batch):
             ops = [record for record in batch if _is_ops(record)]
             batch = [record for record in batch if not _is_ops(record)]
@@ -367,9 +367,15 @@ class Journal:
             self._store_while_down(batch)
         if ops:
             self._append_ops(ops)
+            # The streams were served one after the other; who looks on gets them as they came.
+            place = {record.document["event"]["id"]: number for number, record in enumerate(whole)}
+            self._out.sort(key=lambda record: place.get(record.document["event"]["id"], -1))
+        out, self._out = self._out, []
+        if out:
+            self._deliver(out)
 
     def _attempt(self, waiting: list[Record]) -> CommitFailed | None:
-        """Append and commit ``waiting``, with new segments where one fails; deliver. Returns why it cannot be."""
+        """Append and commit ``waiting``, with new segments where one fails. Returns why it cannot be."""
         sec = self._sec
         assert sec is not None
         keep = any(record.action in CONTROL_ACTIONS for record in waiting)
@@ -390,10 +396,9 @@ class Journal:
                 keep = True
             else:
                 self._begin_reason["sec"] = OpenReason.ROTATED
-                delivered = [*self._logged, *stored]
+                self._out += self._logged
+                self._out += stored
                 self._logged = []
-                if delivered:
-                    self._deliver(delivered)
                 return None
         return failure
 
@@ -448,14 +453,12 @@ class Journal:
         assert self._gap is not None
         for record in batch:
             self._gap.add(record)
-        if batch:
-            self._deliver(batch)
+        self._out += batch
 
     def _deliver_logged(self) -> bool:
         """Pass on what is log and durable, only unsigned; return whether there was any: all that was attempted."""
         logged, self._logged = self._logged, []
-        if logged:
-            self._deliver(logged)
+        self._out += logged
         return bool(logged)
 
     def _try_again(self, batch: list[Record]) -> None:
@@ -491,7 +494,7 @@ class Journal:
         log = self._ops_log() if reason is None else None
         if log is None:
             self._drop_ops(records, reason or "not-writable")
-            self._deliver(records)
+            self._out += records
             return
         assert self._sec is not None
         tie = self._sec.durable_size
@@ -499,7 +502,7 @@ class Journal:
         self._ops_pending += records
         if self._ops_commit_at is None:
             self._ops_commit_at = self._monotonic() + OPS_SECONDS_MAX
-        self._deliver(stored)
+        self._out += stored
 
     def _why_no_ops(self) -> str | None:
         if self._inbox.waiting_count > self._inbox.records_max // 2:
@@ -681,7 +684,8 @@ class Journal:
             raise
         if log.stream == "ops":
             self._ops_pending, self._ops_commit_at = [], None
-        self._deliver([stored])
+        if log.stream == "sec":  # numbers of ops would be taken for those of sec
+            self._deliver([stored])
         logger.warning("the journal's stream %s is now signed with %s", log.stream, new.verifier)
 
     # Ballast ------------------------------------------------------------------------------------------------------
@@ -744,7 +748,7 @@ class Journal:
         if stream_directory("ops", 1) in self._storage.names(self.directory):
             try:
                 self._ops = self._open_stream("ops")
-                if self._ops.recovered is not None and not self._ops.recovered.was_closed:
+                if self._ops.recovered is None or not self._ops.recovered.was_closed:
                     self._ops_log()
                     self._commit_ops(self._ops)
             except OSError as error:
@@ -763,13 +767,13 @@ class Journal:
             reason = "history-lost" if isinstance(problem, HistoryLost) else "key-lost"
             logger.critical("the journal's stream %s: %s; a new log is begun: %s", stream, problem, log.origin)
             self._own.append(JournalFailed(stream=stream, reason=reason, error=type(problem).__name__))
-        self._begin_reason[stream] = OpenReason.CREATED if log.recovered is None else OpenReason.STARTED
+        self._begin_reason[stream] = OpenReason.STARTED if log.has_history else OpenReason.CREATED
         if (recovered := log.recovered) is not None and not recovered.was_closed:
             unsigned = recovered.unsigned_from
             self._own.append(
                 JournalRecovered(
                     stream=stream,
-                    segment=recovered.previous.name.segment_file if recovered.previous is not None else "",
+                    segment=(recovered.previous or recovered.torn[-1]).name.segment_file,
                     unsigned_from=unsigned,
                     unsigned_count=recovered.tree.size - unsigned if unsigned is not None else 0,
                     torn_bytes=recovered.torn_bytes,
