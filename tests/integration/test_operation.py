@@ -113,8 +113,8 @@ def test_records_on_standard_output_when_piped(tmp_path: Path, prosody: Prosody,
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
-        started = json.loads(process.stdout.readline())
-        assert action(started) == "proxy-started"
+        opened, started = (json.loads(process.stdout.readline()) for _ in range(2))
+        assert (action(opened), action(started)) == ("journal-opened", "proxy-started")
         port = int(at(started, "xproxy.listeners")[0].rpartition(":")[2])
         client = connect(port)
         client.send(DECLARATION + CLIENT_HEADER)

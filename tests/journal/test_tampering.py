@@ -257,6 +257,65 @@ def test_a_segment_that_is_there_twice_is_found(journal: Path) -> None:
             twin.unlink()
 
 
+def test_a_segment_that_the_chain_steps_over_is_found(tmp_path: Path) -> None:
+    """A serial was used up by a start that came to nothing; somebody puts a segment of his own there."""
+    maker = Maker(tmp_path / "journal")
+    maker.open()
+    maker.events(2)
+    maker.rotate_segment()
+    maker.events(1)
+    maker.logs["sec"]._serial = 7
+    maker.rotate_segment()
+    maker.close()
+    assert verify_journal(maker.journal).verdict is Verdict.INTACT
+    other = Maker(tmp_path / "other")
+    other.open()
+    other.logs["sec"]._serial = 3
+    other.events(3)
+    other.rotate_segment()
+    other.close()
+    for path in [other.segments()[-1], other.notes()[-1]]:
+        shutil.copy(path, maker.directory())
+    assert kinds(verify_journal(maker.journal)) == {Kind.FOREIGN_FILE}
+
+
+def test_notes_in_another_order_are_found(journal: Path) -> None:
+    for path in sorted(journal.glob("*/*.notes")):
+        data = path.read_bytes()
+        notes = parse_notes(data)[0]
+        for number in range(len(notes) - 1):
+            swapped = list(notes)
+            swapped[number : number + 2] = reversed(swapped[number : number + 2])
+            path.write_bytes(encode_notes(swapped))
+            assert Kind.REORDERED in kinds(verify_journal(journal)), (path, number)
+        path.write_bytes(data)
+
+
+def test_notes_that_are_there_twice_are_found(journal: Path) -> None:
+    for path in sorted(journal.glob("*/*.notes")):
+        data = path.read_bytes()
+        notes = parse_notes(data)[0]
+        for number in range(len(notes)):
+            path.write_bytes(encode_notes([*notes[: number + 1], *notes[number:]]))
+            assert Kind.DUPLICATED in kinds(verify_journal(journal)), (path, number)
+        path.write_bytes(data)
+
+
+def test_a_note_between_two_others_may_be_thinned_out_and_no_other(journal: Path) -> None:
+    """The one change that is not noticed, and need not be: the next note vouches for all that this one did."""
+    for path in sorted(journal.glob("*/*.notes")):
+        data = path.read_bytes()
+        notes = parse_notes(data)[0]
+        path.write_bytes(encode_notes(notes[:-1]))
+        assert verify_journal(journal).verdict is not Verdict.INTACT, path
+        for number in range(len(notes) - 1):
+            path.write_bytes(encode_notes([*notes[:number], *notes[number + 1 :]]))
+            ends_rotation = len(notes[number].signatures) > 1
+            expected = Verdict.TAMPERED if ends_rotation else Verdict.INTACT
+            assert verify_journal(journal).verdict is expected, (path, number)
+        path.write_bytes(data)
+
+
 def test_swapped_segments_are_found(journal: Path) -> None:
     for suffix in ("xj", "notes"):
         paths = sorted((journal / "sec").glob(f"*.{suffix}"))

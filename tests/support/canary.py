@@ -52,7 +52,8 @@ class Canary:
 
     def search(self, paths: Iterable[Path]) -> list[str]:
         """Return "path: label" for each secret found in these files and in all files below these directories."""
-        return [f"{path}: {label}" for path in _files(paths) for label in self.hits(path.read_bytes())]
+        # Zeros at the end are room that the journal keeps, tens of megabytes of it.
+        return [f"{path}: {label}" for path in _files(paths) for label in self.hits(path.read_bytes().rstrip(b"\0"))]
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:

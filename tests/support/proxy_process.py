@@ -1,8 +1,8 @@
 """The real ``xproxy run`` as a subprocess: started on port 0, its log read, stopped by SIGTERM, and then judged.
 
 Whatever a test does, at the stop every record is checked against the published schema, the numbering of records is
-checked for gaps, stderr for tracebacks, and all it wrote is
-searched for every canary (tests/support/canary.py).
+checked for gaps, stderr for tracebacks, the journal is verified and compared with the log, and all it wrote is searched
+for every canary (tests/support/canary.py).
 """
 
 import functools
@@ -20,6 +20,9 @@ import attrs
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from tests.support.canary import Canary
+from xproxy.journal.query import Query, read_matching
+from xproxy.journal.reader import StreamReader, journal_directory
+from xproxy.journal.verify import Verdict, verify_journal
 
 Record = dict[str, Any]
 
@@ -169,10 +172,11 @@ class ProxyProcess:
         self.process.wait()
 
     def judge(self) -> None:
-        """Check everything it wrote: schema, numbering, tracebacks, canaries."""
+        """Check everything it wrote: schema, numbering, journal, tracebacks, canaries."""
         records = self.records()
         check_schema(records)
         check_numbering(records)
+        check_journal(self.state, records, ended_in_form=self.process.returncode == 0)
         assert "Traceback" not in self.stderr(), self.stderr()
         hits = self.canary.search([self.directory])
         assert not hits, hits
@@ -198,6 +202,23 @@ def check_numbering(records: list[Record]) -> None:
     for origin, got in numbers.items():
         assert got == list(range(got[0], got[0] + len(got))), f"records of {origin} are numbered {got}"
         assert got[0] in (0, 1), f"records of {origin} begin with number {got[0]}"
+
+
+def check_journal(state: Path, records: list[Record], *, ended_in_form: bool) -> None:
+    """Verify the journal as ``xproxy log verify`` does; each record of the log is the one with its number there."""
+    journal = journal_directory(state)
+    report = verify_journal(journal)
+    if ended_in_form:
+        assert (report.verdict, report.findings) == (Verdict.INTACT, ()), report.findings
+    else:
+        assert report.verdict is not Verdict.TAMPERED, report.findings
+    assert not report.is_live
+    with StreamReader(journal / "sec") as reader:
+        query = Query()
+        stored = {entry.index: entry.document for entry in read_matching(reader, "sec", query, 0, reader.refresh())}
+    for record in records:
+        if record["log"]["level"] != "debug":
+            assert stored[record["event"]["sequence"]] == record
 
 
 @functools.cache
