@@ -1,5 +1,6 @@
 """From settings to a running proxy and back, in this process."""
 
+import errno
 import json
 import os
 import resource
@@ -19,11 +20,16 @@ from xproxy import app
 from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenSettings
 from xproxy.config.log import LogSettings
+from xproxy.config.policy import PolicySettings
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.config.upstream import UpstreamSettings
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
 from xproxy.events import Level
+from xproxy.journal.format import Entry, EntryType, entries
+from xproxy.journal.lock import JournalLocked
+from xproxy.journal.verify import Verdict, verify_journal
+from xproxy.journal.writer import JournalDown
 from xproxy.log.filters import LevelFilter
 from xproxy.log.jsonl import JsonLinesFile
 from xproxy.log.view import HumanView
@@ -270,3 +276,69 @@ def test_a_server_that_is_down_is_said_once_and_so_is_its_return(caplog: pytest.
         "the server xmpp.example.org:5222 cannot be reached (refused)",
         "the server xmpp.example.org:5222 can be reached again",
     ]
+
+
+async def test_the_log_is_a_mirror_of_the_journal(settings: Settings) -> None:
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        running.stop("finished")
+    journal = settings.state.directory / "journal"
+    assert verify_journal(journal).verdict is Verdict.INTACT
+    (segment,) = (journal / "sec").glob("*.xj")
+    stored = [Entry.from_bytes(data) for _, data in entries(segment.read_bytes())]
+    records = [entry.payload for entry in stored if entry.type in (EntryType.EVENT, EntryType.CONTROL)]
+    assert settings.log.path is not None
+    assert settings.log.path.read_bytes().splitlines() == records
+
+
+async def test_a_second_run_with_the_same_state_is_refused(settings: Settings, tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        with pytest.raises(JournalLocked, match=f"being written by process {os.getpid()} on "):
+            await app.run(attrs.evolve(settings, log=LogSettings(path=tmp_path / "other.jsonl")))
+        running.stop("finished")
+
+
+def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fdatasync", fail)
+
+
+async def test_when_the_journal_fails_the_proxy_goes_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        assert settings.log.path is not None
+        await written(settings.log.path, b"proxy-started")
+        break_disk(monkeypatch)
+        running.stop("finished")
+    *_, stopped = records_of(settings)
+    assert stopped["event"]["action"] == "proxy-stopped"
+    assert "sequence" not in stopped["event"]
+    assert "traffic goes on, records are counted, not kept" in caplog.text
+    assert "1 records are not in the journal" in caplog.text
+
+
+async def test_when_the_journal_fails_the_proxy_stops_if_told_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = attrs.evolve(settings, policy=PolicySettings(on_journal_failure="stop"))
+    down = pytest.RaisesExc(JournalDown, match="cannot be written: Input/output error")
+    with pytest.RaisesGroup(down):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(app.run, settings)
+            assert settings.log.path is not None
+            await written(settings.log.path, b"proxy-started")
+            break_disk(monkeypatch)
+            nursery.start_soon(_cause_a_record, settings)
+
+
+async def _cause_a_record(settings: Settings) -> None:
+    """Connect: the proxy has something to record."""
+    started = next(record for record in records_of(settings) if record["event"]["action"] == "proxy-started")
+    host, _, port = started["xproxy"]["listeners"][0].rpartition(":")
+    stream = await trio.open_tcp_stream(host, int(port))
+    await stream.aclose()
