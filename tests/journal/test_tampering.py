@@ -1,5 +1,6 @@
 """Whoever changes a journal without its key is found out; what only an anchor can tell is said so here."""
 
+import json
 import random
 import shutil
 from collections.abc import Iterator
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support import journals
 from tests.support.journals import Maker, frames_of, make_small, rewritten, write_frames
@@ -15,6 +18,7 @@ from xproxy.journal.format import (
     CloseReason,
     Entry,
     EntryType,
+    OpenReason,
     SegmentName,
     encode_frame,
     encode_notes,
@@ -130,6 +134,45 @@ def test_what_is_appended_is_found(journal: Path, more: bytes) -> None:
         path.write_bytes(data + more)
         assert verify_journal(journal).verdict is not Verdict.INTACT, path
         path.write_bytes(data)
+
+
+@given(data=st.data())
+def test_whatever_is_put_in_place_of_what_is_not_intact(original: Maker, data: st.DataObject) -> None:
+    """Verification says intact exactly when the bytes are those that were written, and never fails otherwise."""
+    path = data.draw(st.sampled_from(files_of(original.journal)))
+    octets = path.read_bytes()
+    start = data.draw(st.integers(0, len(octets)))
+    end = data.draw(st.integers(start, min(len(octets), start + data.draw(st.sampled_from([0, 1, 40, 100_000])))))
+    other = octets[:start] + data.draw(st.binary(max_size=60)) + octets[end:]
+    path.write_bytes(other)
+    try:
+        report = verify_journal(original.journal)
+    finally:
+        path.write_bytes(octets)
+    assert (report.verdict is Verdict.INTACT) == (other == octets)
+
+
+@given(data=st.data())
+def test_no_entry_that_is_none_breaks_verification(original: Maker, data: st.DataObject) -> None:
+    """Entries with right checksums whose type, flags and payload are anything at all."""
+    path = data.draw(st.sampled_from(each_segment(original.journal)))
+    octets, frames = path.read_bytes(), frames_of(path)
+    number = data.draw(st.integers(0, len(frames) - 1))
+    entry = frames[number][4:-4]
+    value = st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3))
+    found = json.loads(entry[18:]) if entry[1] == 0 else {}
+    for name in data.draw(st.lists(st.sampled_from(sorted(found) or ["x"]), max_size=3)):
+        found[name] = data.draw(value)
+    payload = data.draw(st.sampled_from([json.dumps(found).encode(), b"", b"{}"]))
+    type_, flags = data.draw(st.sampled_from([1, 2, 3, 4, 9, entry[0]])), data.draw(st.sampled_from([0, 1, 2, 3, 4]))
+    frames[number] = encode_frame(bytes([type_, flags]) + entry[2:18] + payload)
+    write_frames(path, frames)
+    other = path.read_bytes()
+    try:
+        report = verify_journal(original.journal)
+    finally:
+        path.write_bytes(octets)
+    assert report.verdict is not Verdict.INTACT or octets.startswith(other)
 
 
 # --- frames ------------------------------------------------------------------------------------------------------
@@ -372,6 +415,34 @@ def test_one_stream_alone_cannot_be_rolled_back(tmp_path: Path, stream: str) -> 
     assert Kind.TRUNCATED in kinds(verify_journal(maker.journal))
 
 
+def test_ties_that_go_back_are_found(tmp_path: Path) -> None:
+    maker = Maker(tmp_path / "journal")
+    maker.open()
+    maker.events(5)
+    ops = maker.open("ops")
+    for tie in (2, 4, 3):
+        ops.append(EntryType.EVENT, b"{}", tie=tie)
+    ops.commit()
+    maker.close()
+    report = verify_journal(maker.journal)
+    assert kinds(report) == {Kind.REORDERED}
+    assert [finding.index for finding in report.findings] == [3]
+
+
+def test_a_heartbeat_that_knew_the_future_is_found(tmp_path: Path) -> None:
+    """An entry of ops says it was made after one of sec, which already vouches for it."""
+    maker = Maker(tmp_path / "journal")
+    maker.open()
+    ops = maker.open("ops")
+    ops.append(EntryType.EVENT, b"{}", tie=3)
+    ops.commit()
+    maker.heartbeat()  # entry 1
+    maker.events(5)
+    maker.close()
+    report = verify_journal(maker.journal)
+    assert kinds(report) == {Kind.REORDERED}
+
+
 # --- what needs an anchor ----------------------------------------------------------------------------------------
 
 
@@ -476,6 +547,21 @@ def test_a_key_nobody_vouched_for_is_found(tmp_path: Path) -> None:
     assert stripped != notes
     path.write_bytes(encode_notes(stripped))
     assert kinds(verify_journal(maker.journal)) == {Kind.BAD_SIGNATURE}
+
+
+def test_a_segment_with_a_key_out_of_nowhere_is_found(tmp_path: Path) -> None:
+    maker = Maker(tmp_path / "journal")
+    log = maker.open()
+    maker.events(2)
+    log.seal(CloseReason.SIZE)
+    log.keys.current = log.keys.prepare()
+    log.begin(OpenReason.ROTATED)
+    log.commit()
+    maker.events(2)
+    maker.close()
+    report = verify_journal(maker.journal)
+    assert kinds(report) == {Kind.UNTRUSTED_KEY}
+    assert [finding.index for finding in report.findings] == [4]
 
 
 def test_an_old_key_is_worth_nothing_for_what_came_later(tmp_path: Path) -> None:

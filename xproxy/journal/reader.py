@@ -301,7 +301,10 @@ class StreamReader:
             JournalDamaged: an entry is not what it should be.
             FileProblem: the disk does not answer.
         """
-        return [Entry.from_bytes(stored) for stored in self.read_stored(index, count_max)]
+        try:
+            return [Entry.from_bytes(stored) for stored in self.read_stored(index, count_max)]
+        except FormatProblem as problem:
+            raise _damaged(self.directory, f"among the entries from {index} on is {problem}") from problem
 
     def read_stored(self, index: int, count_max: int = BATCH_COUNT_MAX) -> list[bytes]:
         """Return what ``read`` does as the stored bytes: what the leaves are hashes of."""

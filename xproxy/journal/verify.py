@@ -64,7 +64,7 @@ from xproxy.journal.format import (
     stream_origin,
     tail_of,
 )
-from xproxy.journal.note import Checkpoint, Note, NoteProblem, VerifierKey, note_from_lines, parse_note
+from xproxy.journal.note import Checkpoint, Note, NoteProblem, VerifierKey, is_name, note_from_lines, parse_note
 from xproxy.journal.policy import Policy
 from xproxy.journal.reader import StreamPlace, read_open, segment_names, stream_places
 from xproxy.journal.tree import Frontier
@@ -241,7 +241,7 @@ def parse_anchors(data: bytes, source: str, path: Path) -> list[Anchor]:
             text = data.decode().replace("\r\n", "\n").strip("\n") + "\n"
             notes.extend(parse_note(part.encode()) for part in _split_notes(text))
         anchors = [Anchor(note=note, checkpoint=note.checkpoint, source=source) for note in notes]
-    except (NoteProblem, ValueError, KeyError, TypeError) as error:
+    except (NoteProblem, ValueError, KeyError, TypeError, AttributeError) as error:
         raise FileProblem(f"the anchor {source} cannot be read: {error}", hint, path=path) from error
     if not anchors:
         raise FileProblem(f"the anchor {source} holds no note", hint, path=path)
@@ -361,7 +361,7 @@ def _read_base(journal: Path, places: list[StreamPlace], findings: list[Finding]
     except OSError as error:
         raise FileProblem.from_os_error(error, doing="read", path=path) from error
     text = data.decode("utf-8", "replace")
-    if text.endswith("\n") and text.count("\n") == 1 and len(text) > 1:
+    if text.endswith("\n") and is_name(text[:-1]):
         return text[:-1]
     base = ""
     for place in places:
@@ -376,7 +376,7 @@ def _read_base(journal: Path, places: list[StreamPlace], findings: list[Finding]
         if base:
             break
     if places:
-        message = "the file origin is not there" if not data else "the file origin is not one line"
+        message = "the file origin is not there" if not data else "the file origin holds no name"
         findings.append(
             Finding(kind=Kind.MODIFIED, severity=Severity.TAMPERED, stream="journal", message=f"{message}; {base!r}?")
         )
@@ -569,7 +569,7 @@ class _StreamVerifier:
                 continue
             name = SegmentName.from_file(file)
             if name is None:
-                self._tampered(Kind.FOREIGN_FILE, f"{file} is no name of a segment")
+                self._tampered(Kind.FOREIGN_FILE, f"{file!r} is no name of a segment")
             elif file == name.notes_file and name.segment_file not in present:
                 self._tampered(Kind.DELETED, f"there are notes, and no {name.segment_file}", segment=name)
             elif serials.setdefault(name.serial, name) != name:
@@ -758,7 +758,7 @@ class _StreamVerifier:
 
     def _check_open(self, opened: SegmentOpen, name: SegmentName) -> None:
         if opened.origin != self.origin:
-            self._tampered(Kind.FOREIGN_FILE, f"it is of the log {opened.origin}", segment=name)
+            self._tampered(Kind.FOREIGN_FILE, f"it is of the log {opened.origin!r}", segment=name)
         if opened.seal is not None and not (self.place.path / f"{name.stem}.keys").exists():
             self._found(Kind.KEY_WRAP_MISSING, Severity.INCOMPLETE, "nobody can decrypt it any more", segment=name)
         if not self._keys:
@@ -1120,7 +1120,7 @@ class _SegmentState:
                 note.checkpoint  # noqa: B018 - raises
                 if _origin_of(note) != self._verifier.origin and self._verifier.sec_size is None:
                     self._verifier.ops_notes.append((entry.index, note))
-        except (NoteProblem, ValueError, KeyError, TypeError) as error:
+        except (NoteProblem, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatProblem(f"a journal-checkpoint that cannot be read: {error!r}") from error
 
     def _check_tie(self, tie: int, index: int) -> None:
@@ -1314,4 +1314,4 @@ def _indexes(descriptor: int, offset: int) -> Iterator[int]:
 
 def _origin_and_size(note: str) -> str:
     origin, _, rest = note.partition("\n")
-    return f"{origin} of {rest.partition(chr(10))[0]} entries"
+    return f"{origin!r} of {rest.partition(chr(10))[0]!r} entries"
