@@ -206,6 +206,32 @@ def test_any_one_call_may_fail(tmp_path: Path, name: str) -> None:
         check_nothing_is_lost(world)
 
 
+@pytest.mark.slow
+def test_any_one_call_may_fail_after_a_crash(tmp_path: Path) -> None:
+    """The recovery is part of a life too."""
+    calls = 0
+    nth = -1
+    while (nth := nth + 1) <= calls:
+        world = World(fresh(tmp_path, nth))
+        world.live()
+        world.open()
+        world.turn(record(100), record(101, Level.DEBUG))
+        world.turn(record(102))
+        world.die()
+        start = world.disk.calls  # at nth 0 nothing fails: how many calls are there?
+        world.disk.plan = lambda call, what, path, at=start + nth: Fault(errno.EIO, taken=0.5) if call == at else None  # type: ignore[misc]
+        try:
+            world.live()
+        except FileProblem:
+            world.die()
+        calls = max(calls, world.disk.calls - start)
+        world.disk.plan = None
+        world.open()
+        world.close()
+        world.check(tmp_path / str(nth))
+        check_nothing_is_lost(world)
+
+
 def check_nothing_is_lost(world: World) -> None:
     put = Counter(record.document["n"] for record in world.put if record.level >= Level.INFO)
     delivered = [record for record in world.delivered if "n" in record.document and record.level >= Level.INFO]
@@ -388,16 +414,22 @@ def test_a_key_that_is_lost_begins_a_new_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_the_power_may_go_at_any_call_in_many_ways(tmp_path: Path) -> None:
-    for seed in range(30):
-        rng = Random(seed)
-        for nth in range(1, calls_of_a_life(fresh(tmp_path, seed * 1_000)) + 1):
-            world = World(fresh(tmp_path, seed * 1_000 + nth))
-            fault = Fault(crash=True, taken=rng.random())
-            world.disk.plan = lambda call, what, path, nth=nth, fault=fault: fault if call == nth else None  # type: ignore[misc]
-            with pytest.raises(Crash):
-                world.live()
-            world.die()
-            world.disk.power_cut(rng)
+@pytest.mark.parametrize("seed", range(30))
+def test_the_power_may_go_at_any_call_in_many_ways(tmp_path: Path, seed: int) -> None:
+    """In a first or a later life, and again while the last time is being recovered from."""
+    rng = Random(seed)
+    for nth in range(1, calls_of_a_life(fresh(tmp_path, 0)) + 1):
+        world = World(fresh(tmp_path, nth))
+        if rng.random() < 0.5:
             world.live()
-            world.check(tmp_path / str(seed * 1_000 + nth))
+        for at in (nth, rng.randint(1, 40)):
+            fault = Fault(crash=True, taken=rng.random())
+            call_at = world.disk.calls + at
+            world.disk.plan = lambda call, what, path, at=call_at, fault=fault: fault if call == at else None  # type: ignore[misc]
+            try:
+                world.live()
+            except Crash:
+                world.die()
+            world.disk.power_cut(rng)
+        world.live()
+        world.check(tmp_path / str(nth))

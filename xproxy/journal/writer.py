@@ -748,9 +748,9 @@ class Journal:
         if stream_directory("ops", 1) in self._storage.names(self.directory):
             try:
                 self._ops = self._open_stream("ops")
-                if self._ops.recovered is None or not self._ops.recovered.was_closed:
-                    self._ops_log()
-                    self._commit_ops(self._ops)
+                is_settled = self._ops.recovered is not None and self._ops.recovered.was_closed
+                if not is_settled and (log := self._ops_log()) is not None:
+                    self._commit_ops(log)
             except OSError as error:
                 self._ops_failed(error)
 
@@ -877,11 +877,12 @@ def reason_of(error: OSError) -> tuple[str, str | None]:
 
 
 def _append(log: StreamLog, record: Record, tie: int | None = None) -> Record:
-    numbered = record.numbered(log.size)
-    payload = fit(numbered.document, PAYLOAD_BYTES_MAX)
+    # The document shares parts with others: what is changed is copied.
+    document = {**record.document, "event": {**record.document["event"], "sequence": log.size}}
+    payload = fit(document, PAYLOAD_BYTES_MAX)
     type_ = EntryType.CONTROL if record.action in CONTROL_ACTIONS else EntryType.EVENT
     log.append(type_, payload, tie)
-    return StoredRecord(numbered.document, record.level, record.action, payload)
+    return StoredRecord(document, record.level, record.action, payload)
 
 
 def _opened(log: StreamLog) -> JournalOpened:

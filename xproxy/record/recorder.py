@@ -51,11 +51,6 @@ class Record:
         """Return the document as one line of UTF-8 with its line end."""
         return orjson.dumps(self.document, option=orjson.OPT_APPEND_NEWLINE)
 
-    def numbered(self, sequence: int) -> "Record":
-        """Return the record with its number in the journal, ``event.sequence``."""
-        event = {**self.document["event"], "sequence": sequence}
-        return Record({**self.document, "event": event}, self.level, self.action)
-
 
 class SessionRecorder:
     """Makes the records of one session. Not thread-safe; belongs to the session's task."""
