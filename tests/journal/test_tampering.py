@@ -509,10 +509,20 @@ def test_a_policy_that_names_any_key_the_log_has_had_is_met(original: Maker) -> 
         assert [stream.trusted_by for stream in report.streams] == ["policy", "policy"]
 
 
-def test_a_policy_must_know_every_stream(original: Maker) -> None:
-    sec, _ = verify_journal(original.journal).streams
+def test_a_policy_need_not_know_ops_if_sec_vouches_for_it(original: Maker, tmp_path: Path) -> None:
+    sec, ops = verify_journal(original.journal).streams
     report = verify_journal(original.journal, policy=Policy((sec.keys[0].key,)))
+    assert report.verdict is Verdict.INTACT
+    assert [stream.trusted_by for stream in report.streams] == ["policy", "sec"]
+    report = verify_journal(original.journal, policy=Policy((ops.keys[0].key,)))
     assert kinds(report) == {Kind.UNTRUSTED_KEY}
+
+    young = Maker(tmp_path / "journal")
+    young.open()
+    young.open("ops")
+    young.close()
+    report = verify_journal(young.journal, policy=Policy((verify_journal(young.journal).streams[0].keys[0].key,)))
+    assert (report.verdict, kinds(report, Severity.INCOMPLETE)) == (Verdict.INCOMPLETE, {Kind.UNTRUSTED_KEY})
 
 
 def test_an_anchor_of_another_log_is_not_met(original: Maker, tmp_path: Path) -> None:

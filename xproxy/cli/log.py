@@ -390,6 +390,8 @@ def _print_stream(stream: StreamReport, line: Any) -> None:
         line(f"        {'key' if number == 0 else '   '}  {each.key}", (since, "dim"))
     if stream.trusted_by == "policy":
         line("        the key is the policy's")
+    elif stream.trusted_by == "sec":
+        line("        sec vouches for the key")
     if stream.anchored_size:
         line(f"        the anchor fits, and with it the first {stream.anchored_size} entries")
 

@@ -167,7 +167,7 @@ class StreamReport:
     octets: int
     notes: int
     keys: tuple[KeyInForce, ...]
-    trusted_by: str | None  # "policy", "anchor", None: nothing but the log itself
+    trusted_by: str | None  # "policy", "anchor", "sec" (for ops), None: nothing but the log itself
     anchored_size: int  # of the greatest anchor that fits
     findings: tuple[Finding, ...]
 
@@ -321,7 +321,7 @@ def verify_journal(
     reports: list[StreamReport] = []
     known: list[Anchor] = list(anchors)
     from_heartbeats: dict[str, list[tuple[int, Note]]] = {}
-    sec_size = 0
+    sec_size, is_sec_trusted = 0, False
     for place in places:
         origin = stream_origin(base, place.stream, place.generation)
         generations = [each.generation for each in places if each.stream == place.stream]
@@ -334,13 +334,14 @@ def verify_journal(
             policy=policy,
             is_live=is_live and place.generation == max(generations),
             sec_size=None if place.stream == "sec" else sec_size,
+            is_sec_trusted=is_sec_trusted,
             progress=progress,
         )
         report = verifier.run()
         reports.append(report)
         findings.extend(report.findings)
         if place.stream == "sec":
-            sec_size = report.size
+            sec_size, is_sec_trusted = report.size, report.trusted_by is not None
             for index, note in verifier.ops_notes:
                 from_heartbeats.setdefault(_origin_of(note), []).append((index, note))
     findings.extend(_check_whole(places, base, known, from_heartbeats))
@@ -469,6 +470,10 @@ class _Link:
         return None if self.successor is None else self.successor.previous
 
 
+_Awaited = tuple[int, str, Note, int | None]
+"""A size, who vouches for it, his note, and for a heartbeat its index in ``sec``."""
+
+
 @attrs.define
 class _StreamVerifier:
     """The state of one pass over one stream."""
@@ -481,6 +486,7 @@ class _StreamVerifier:
     policy: Policy | None = attrs.field(kw_only=True)
     is_live: bool = attrs.field(kw_only=True)
     sec_size: int | None = attrs.field(kw_only=True)  # None: this is sec
+    is_sec_trusted: bool = attrs.field(kw_only=True)
     progress: Progress = attrs.field(kw_only=True)
 
     ops_notes: list[tuple[int, Note]] = attrs.field(factory=list, init=False)
@@ -499,6 +505,7 @@ class _StreamVerifier:
     _tie: int = attrs.field(default=0, init=False)  # greatest so far
     _tie_at: dict[int, int] = attrs.field(factory=dict, init=False)  # by awaited size
     _anchored: int = attrs.field(default=0, init=False)
+    _vouched: bool = attrs.field(default=False, init=False)  # a heartbeat of sec holds a note that fits
     _is_damaged: bool = attrs.field(default=False, init=False)
 
     def run(self) -> StreamReport:
@@ -527,7 +534,7 @@ class _StreamVerifier:
             findings=tuple(self._findings),
         )
 
-    _awaited: list[tuple[int, str, Note | None, int | None]] = attrs.field(factory=list, init=False)
+    _awaited: list[_Awaited] = attrs.field(factory=list, init=False)
 
     # findings
 
@@ -705,9 +712,9 @@ class _StreamVerifier:
 
     # what must come out
 
-    def _sort_awaited(self) -> list[tuple[int, str, Note | None, int | None]]:
-        """Return (size, who says so, note, index in sec) of every root that is asked for from outside."""
-        awaited: list[tuple[int, str, Note | None, int | None]] = [
+    def _sort_awaited(self) -> list[_Awaited]:
+        """Return every root that is asked for from outside."""
+        awaited: list[_Awaited] = [
             (anchor.checkpoint.size, anchor.source, anchor.note, None) for anchor in self.anchors
         ]
         awaited += [
@@ -970,13 +977,12 @@ class _StreamVerifier:
 
     _other_tree_segment: SegmentName | None = attrs.field(default=None, init=False)
 
-    def _check_awaited(self, size: int, tree: Frontier | None) -> None:
-        """Compare what was asked for from outside with the tree of ``size``; without one: there is none."""
+    def _check_awaited(self, size: int, tree: Frontier) -> None:
+        """Compare what was asked for from outside with the tree of ``size``."""
         while self._awaited and self._awaited[0][0] <= size:
             wanted, who, note, sec_index = self._awaited.pop(0)
-            assert note is not None
-            if tree is None or wanted != size:
-                continue
+            if wanted != size:
+                continue  # it lies in what is damaged
             if tree.root() != note.checkpoint.root:
                 self._tampered(
                     Kind.FORKED,
@@ -992,7 +998,9 @@ class _StreamVerifier:
                 continue
             if sec_index is None:
                 self._anchored = max(self._anchored, wanted)
-            elif (tie := self._tie_at.get(wanted, 0)) > sec_index:
+                continue
+            self._vouched = True
+            if (tie := self._tie_at.get(wanted, 0)) > sec_index:
                 self._tampered(
                     Kind.REORDERED,
                     f"entry {wanted - 1} was made after entry {tie - 1} of sec, and {who} knew it already",
@@ -1018,9 +1026,16 @@ class _StreamVerifier:
 
     def _check_trust(self) -> str | None:
         """Return what says that the key is the right one; None: nothing but the log."""
+        by_sec = "sec" if self.is_sec_trusted and self._vouched else None
         if self.policy is None:
-            return "anchor" if self._anchored else None
+            return "anchor" if self._anchored else by_sec
         trusted = self.policy.keys_of(self.origin)
+        if not trusted and self.sec_size is not None:
+            # ops begins with the first debug record, which may have come after the policy was carried away.
+            if self._size and by_sec is None:
+                what = "the policy names no key of it, and no heartbeat of sec vouches for it yet"
+                self._found(Kind.UNTRUSTED_KEY, Severity.INCOMPLETE, what)
+            return by_sec
         if not trusted:
             self._tampered(Kind.UNTRUSTED_KEY, f"the policy names no key of the log {self.origin}")
             return None
