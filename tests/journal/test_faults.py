@@ -15,8 +15,9 @@ from xproxy.errors import FileProblem
 from xproxy.events.common import Level
 from xproxy.journal import writer
 from xproxy.journal.format import JOURNAL_DIRECTORY, Entry, EntryType, SegmentName, SegmentOpen, entries
+from xproxy.journal.stored import StoredRecord
 from xproxy.journal.verify import Verdict, verify_journal
-from xproxy.journal.writer import Journal, StoredRecord, open_journal
+from xproxy.journal.writer import Journal, open_journal
 from xproxy.record.recorder import Observer, ProxyRecorder, Record
 
 OBSERVER = Observer(version="0.1.0", hostname="gw1", boot_id="5f" * 16)

@@ -35,9 +35,10 @@ from xproxy.journal.format import (
 from xproxy.journal.lock import JournalLocked
 from xproxy.journal.note import VerifierKey, note_from_lines
 from xproxy.journal.storage import Disk, Space
+from xproxy.journal.stored import StoredRecord
 from xproxy.journal.tree import Frontier, leaf_hash
 from xproxy.journal.verify import Verdict, verify_journal
-from xproxy.journal.writer import Journal, StoredRecord, open_journal, request_rotation
+from xproxy.journal.writer import Journal, open_journal, request_rotation
 from xproxy.record.fit import fit
 from xproxy.record.recorder import Observer, ProxyRecorder, Record
 from xproxy.record.schema import event_schema

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from xproxy.config.journal import JournalSettings
 from xproxy.events.common import Level
-from xproxy.journal.writer import StoredRecord, open_journal
+from xproxy.journal.stored import StoredRecord
+from xproxy.journal.writer import open_journal
 from xproxy.record.recorder import Observer, ProxyRecorder, Record
 
 

@@ -118,6 +118,7 @@ class StreamLog:
         self._torn = list(recovered.torn) if recovered is not None else []
         self._unsigned_from = recovered.unsigned_from if recovered is not None else None
         self._live: _Live | None = None
+        self.next_reason = OpenReason.STARTED if self.has_history else OpenReason.CREATED
         self._frames: list[bytes] = []
         self._pending_bytes = 0
         self._times: list[int] = []  # least and greatest of the pending entries
@@ -234,8 +235,8 @@ class StreamLog:
             if not kept or kept[-1] != self._note:
                 kept.append(self._note)
 
-    def begin(self, reason: OpenReason) -> None:
-        """Begin a segment; its open entry waits for the next commit.
+    def begin(self, reason: OpenReason | None = None) -> None:
+        """Begin a segment; its open entry waits for the next commit. ``reason``: default ``next_reason``.
 
         Raises: CommitFailed: its files cannot be made.
         """
@@ -257,12 +258,13 @@ class StreamLog:
                 self._name_torn(name)
             else:
                 self._remove(name)
+            self.next_reason = OpenReason.FAILED
             raise CommitFailed(error, kept=True) from error
         self._live = _Live(name, file, notes, self._monotonic())
         opening = SegmentOpen(
             origin=self.origin,
             name=name,
-            reason=reason,
+            reason=reason if reason is not None else self.next_reason,
             vkey=self.keys.current.verifier,
             peaks=self._tree.peaks,
             software=f"xproxy {__version__}",
@@ -368,6 +370,7 @@ class StreamLog:
         self._tree = self._kept_tree.copy()
 
     def _abandon(self, live: _Live) -> None:
+        self.next_reason = OpenReason.FAILED
         live.file.close()
         live.notes.close()
         self._live = None
@@ -430,6 +433,7 @@ class StreamLog:
         live.file.close()
         live.notes.close()
         self._live = None
+        self.next_reason = OpenReason.ROTATED
         self._previous = OldSegment(
             name=live.name,
             log_bytes=live.bytes_,

@@ -27,21 +27,17 @@ streams, so whoever has a copy of the records is a witness. It comes at once whe
 **One writer.** ``open_journal`` takes the lock (lock.py) and holds it until ``close``.
 """
 
-import errno
 import logging
 import os
 import secrets
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, Protocol
-
-import attrs
 
 from xproxy.config.journal import JournalSettings
 from xproxy.errors import EnvironmentProblem, FileProblem
@@ -49,52 +45,37 @@ from xproxy.events import Event, Level
 from xproxy.events.journal import (
     JournalCheckpoint,
     JournalFailed,
-    JournalGap,
-    JournalOpened,
     JournalRecovered,
     KeyRotated,
 )
 from xproxy.events.proxy import LimitReached
+from xproxy.journal.debug import DebugStream
+from xproxy.journal.failures import Gap, Health, reason_of
 from xproxy.journal.format import (
-    BALLAST_FILE,
     JOURNAL_DIRECTORY,
     ORIGIN_FILE,
-    PAYLOAD_BYTES_MAX,
     CloseReason,
-    EntryType,
-    OpenReason,
     stream_directory,
 )
 from xproxy.journal.inbox import Inbox
 from xproxy.journal.lock import WriterLock
 from xproxy.journal.note import is_name
 from xproxy.journal.recovery import HistoryLost
+from xproxy.journal.room import Room
 from xproxy.journal.storage import NO_SPACE, Disk, Storage, write_whole
+from xproxy.journal.stored import CONTROL_ACTIONS, append_record, is_debug, opened
 from xproxy.journal.stream import CommitFailed, StreamLog
-from xproxy.record.fit import fit
 from xproxy.record.recorder import Record
 
 LINGER_SECONDS: Final = 0.002  # 500 commits a second at most; a record that finds the thread idle does not wait for it
 LINGER_RECORDS_MAX: Final = 256  # waiting: then there is no linger
 BATCH_RECORDS_MAX: Final = 4_096  # about 4 MiB: what one failed write makes us do again
-OPS_SECONDS_MAX: Final = 1.0  # until a debug record is durable
-OPS_BYTES_MAX: Final = 1_048_576
-OPS_RETRY_SECONDS: Final = 60.0
 RETRY_SECONDS_MIN: Final = 0.25
 RETRY_SECONDS_MAX: Final = 30.0
 SPACE_SECONDS: Final = 5.0  # between two looks at the disk
-SPACE_PERCENTS: Final = (85, 90, 95)  # a record at each; above the second, ops is not written
-OPS_SPACE_PERCENT: Final = 90
-BALLAST_ROOM: Final = 4  # the ballast is made where this many times its size is free
 ATTEMPTS: Final = 3  # as it is; a new segment; a new segment in the ballast's room
-GAP_NAMES_MAX: Final = 64
 CLOSE_SECONDS_MAX: Final = 10.0
 ROTATE_FILE: Final = "rotate-keys"  # its presence asks the process that writes to exchange the keys
-
-CONTROL_ACTIONS: Final = frozenset(
-    event.action
-    for event in (JournalOpened, JournalCheckpoint, JournalRecovered, JournalGap, JournalFailed, KeyRotated)
-)
 
 logger = logging.getLogger(__name__)
 
@@ -108,50 +89,6 @@ class Recorder(Protocol):
 
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``."""
-
-
-@attrs.frozen
-class StoredRecord(Record):
-    """A record with its number, and its JSON as the journal has it."""
-
-    json: bytes = attrs.field(repr=False)
-
-    def to_json(self) -> bytes:
-        """Return the stored JSON as a line."""
-        return self.json + b"\n"
-
-
-@attrs.frozen(kw_only=True)
-class Health:
-    """Whether records reach the disk."""
-
-    is_ok: bool
-    reason: str | None = None  # "no-space", "io-error" ...
-    since_ns: int | None = None
-
-
-@attrs.define
-class _Gap:
-    """Records that did not reach the journal."""
-
-    since_ns: int
-    reason: str
-    counts: Counter[str] = attrs.Factory(Counter)
-
-    def add(self, record: Record) -> None:
-        outcome = record.document["event"].get("outcome")
-        self.counts[f"{record.action} {outcome}" if outcome else record.action] += 1
-
-    def to_event(self, stream: str, now_ns: int) -> JournalGap:
-        counts = self.counts.most_common(GAP_NAMES_MAX)
-        return JournalGap(
-            stream=stream,
-            reason=self.reason,
-            records=self.counts.total(),
-            counts=tuple(f"{name} {count}" for name, count in counts),
-            since_ns=self.since_ns,
-            duration_ns=max(0, now_ns - self.since_ns),
-        )
 
 
 class Journal:
@@ -185,27 +122,26 @@ class Journal:
         self._monotonic = monotonic
         self._inbox = Inbox(records_max=settings.records_max)
         self._sec: StreamLog | None = None
-        self._ops: StreamLog | None = None
-        self._begin_reason = {"sec": OpenReason.STARTED, "ops": OpenReason.STARTED}
+        self._ops = DebugStream(
+            open_=lambda: self._open_stream("ops"),
+            record=self._record,
+            sec_size=lambda: self.durable_size,
+            wall_ns=wall_ns,
+            monotonic=monotonic,
+        )
+        self._room = Room(storage, directory, settings.ballast_bytes)
         self._own: deque[Event] = deque()  # of ours, for the next batch
         self._held: list[Record] = []  # policy stop: the batch that could not be written
         self._logged: list[Record] = []  # log, but no note covers them yet
         self._out: list[Record] = []  # to be delivered at the end of this turn
         self._health = Health(is_ok=True)
-        self._gap: _Gap | None = None
+        self._gap: Gap | None = None
         self._taken_count = 0  # from the inbox, not settled yet
         self._lost_count = 0  # of sec, that no journal-gap could be written for
         self._retry_at = 0.0
         self._retry_seconds = RETRY_SECONDS_MIN
         self._is_fatal = False
-        self._ops_gap: _Gap | None = None
-        self._ops_pending: list[Record] = []  # appended, not durable
-        self._ops_commit_at: float | None = None
-        self._ops_retry_at = 0.0
-        self._has_ballast = False
         self._space_at = 0.0
-        self._space_reported = 0
-        self._ops_is_off = False
         self._heartbeat_at = 0.0
         self._wall_seen = 0
         self._clock_back_ns = 0
@@ -330,7 +266,8 @@ class Journal:
         if self._rotate.is_set() and self._health.is_ok:
             self._rotate.clear()
             self._rotate_streams()
-        self._serve_ops(now)
+        if self._ops.is_due(now) or (self._closing.is_set() and self._ops.commit_at is not None):
+            self._ops.commit()
         self._close_full_segments()
         if not self._held:
             self._inbox.done(self._taken_count)
@@ -342,8 +279,8 @@ class Journal:
         if self._closing.is_set() or self._poked.is_set():
             return 0.0
         until = self._heartbeat_at
-        if self._ops_commit_at is not None:
-            until = min(until, self._ops_commit_at)
+        if self._ops.commit_at is not None:
+            until = min(until, self._ops.commit_at)
         if not self._health.is_ok:
             until = min(until, self._retry_at)
         elif self._own or self._rotate.is_set():
@@ -356,8 +293,8 @@ class Journal:
         """Make ``batch`` durable, and what waits of our own; or go down."""
         whole, ops = batch, []
         if any(record.level < Level.INFO for record in batch):
-            ops = [record for record in batch if _is_ops(record)]
-            batch = [record for record in batch if not _is_ops(record)]
+            ops = [record for record in batch if is_debug(record)]
+            batch = [record for record in batch if not is_debug(record)]
         if self._health.is_ok:
             if (failed := self._attempt([*self._take_own(), *batch])) is not None:
                 self._go_down(failed, batch)
@@ -384,8 +321,8 @@ class Journal:
             stored: list[Record] = []
             try:
                 if not sec.is_live:
-                    sec.begin(self._begin_reason["sec"])
-                stored = [_append(sec, record) for record in waiting]
+                    sec.begin()
+                stored = [append_record(sec, record) for record in waiting]
                 sec.commit(keep_note=keep)
             except CommitFailed as failed:
                 failure = failed
@@ -395,7 +332,6 @@ class Journal:
                 waiting = [*self._segment_failed(sec, failed), *waiting]
                 keep = True
             else:
-                self._begin_reason["sec"] = OpenReason.ROTATED
                 self._out += self._logged
                 self._out += stored
                 self._logged = []
@@ -404,18 +340,20 @@ class Journal:
 
     def _segment_failed(self, log: StreamLog, failed: CommitFailed) -> list[Record]:
         """Say that a segment has ended; make room if that is what is missing. Returns the record of it."""
-        self._begin_reason[log.stream] = OpenReason.FAILED
         reason, code = reason_of(failed.error)
         logger.error("the journal's segment %s has ended: %s; a new one is begun", log.segment, failed.error)
         if failed.error.errno in NO_SPACE:
-            self._drop_ballast()
+            self._room.drop_ballast()
         event = JournalFailed(stream=log.stream, reason=reason, error=code, segment=log.segment, index=log.size)
-        return [self._recorder.record(event, self._wall_ns())]
+        return [self._record(event)]
+
+    def _record(self, event: Event) -> Record:
+        return self._recorder.record(event, self._wall_ns())
 
     def _take_own(self) -> list[Record]:
         own: list[Record] = []
         while self._own:
-            own.append(self._recorder.record(self._own.popleft(), self._wall_ns()))
+            own.append(self._record(self._own.popleft()))
         return own
 
     # Down ---------------------------------------------------------------------------------------------------------
@@ -443,7 +381,7 @@ class Journal:
             self.directory,
             failed.error,
         )
-        self._gap = _Gap(now_ns, reason)
+        self._gap = Gap(now_ns, reason)
         self._store_while_down(batch)
 
     def _store_while_down(self, batch: list[Record]) -> None:
@@ -466,7 +404,7 @@ class Journal:
         reason = self._health.reason or "unknown"
         waiting = self._take_own()
         if self._gap is not None and self._gap.counts:
-            waiting.append(self._recorder.record(self._gap.to_event("sec", now_ns), now_ns))
+            waiting.append(self._record(self._gap.to_event("sec", now_ns)))
         failed = self._attempt([*waiting, *self._held, *batch])
         if failed is not None:
             self._retry_seconds = min(self._retry_seconds * 2, RETRY_SECONDS_MAX)
@@ -474,7 +412,7 @@ class Journal:
             if self._deliver_logged():
                 self._held, batch = [], []
                 if self._gap is not None:
-                    self._gap = _Gap(now_ns, reason)
+                    self._gap = Gap(now_ns, reason)
             self._store_while_down(batch)
             return
         self._held = []
@@ -490,88 +428,29 @@ class Journal:
     # ops ----------------------------------------------------------------------------------------------------------
 
     def _append_ops(self, records: list[Record]) -> None:
-        reason = self._why_no_ops()
-        log = self._ops_log() if reason is None else None
-        if log is None:
-            self._drop_ops(records, reason or "not-writable")
+        if (reason := self._why_no_ops()) is not None:
+            self._ops.drop(records, reason)
             self._out += records
-            return
-        assert self._sec is not None
-        tie = self._sec.durable_size
-        stored = [_append(log, record, tie) for record in records]
-        self._ops_pending += records
-        if self._ops_commit_at is None:
-            self._ops_commit_at = self._monotonic() + OPS_SECONDS_MAX
-        self._out += stored
+        else:
+            self._out += self._ops.append(records)
 
     def _why_no_ops(self) -> str | None:
         if self._inbox.waiting_count > self._inbox.records_max // 2:
             return "queue"
-        if self._ops_is_off:
+        if self._room.is_nearly_full:
             return "disk-nearly-full"
-        if not self._health.is_ok:
-            return self._health.reason
-        return None
-
-    def _ops_log(self) -> StreamLog | None:
-        """Return ``ops``, ready to be appended to; None: not now."""
-        if self._monotonic() < self._ops_retry_at:
-            return None
-        try:
-            if self._ops is None:
-                self._ops = self._open_stream("ops")
-            if not self._ops.is_live:
-                reason, self._begin_reason["ops"] = self._begin_reason["ops"], OpenReason.ROTATED
-                self._ops.begin(reason)
-                if reason in (OpenReason.CREATED, OpenReason.STARTED):
-                    _append(self._ops, self._recorder.record(_opened(self._ops), self._wall_ns()), self.durable_size)
-        except (OSError, CommitFailed) as error:
-            self._ops_failed(error)
-            return None
-        return self._ops
-
-    def _serve_ops(self, now: float) -> None:
-        log = self._ops
-        if log is None or self._ops_commit_at is None:
-            return
-        if now < self._ops_commit_at and log.pending_bytes < OPS_BYTES_MAX and not self._closing.is_set():
-            return
-        self._commit_ops(log)
-
-    def _commit_ops(self, log: StreamLog) -> None:
-        self._ops_commit_at = None
-        pending, self._ops_pending = self._ops_pending, []
-        try:
-            log.commit()
-        except CommitFailed as failed:
-            if not failed.kept:
-                self._drop_ops(pending, reason_of(failed.error)[0])
-            self._ops_failed(failed)
-
-    def _ops_failed(self, error: OSError | CommitFailed) -> None:
-        cause = error.error if isinstance(error, CommitFailed) else error
-        logger.error("debug records cannot be written to the journal: %s", cause)
-        self._begin_reason["ops"] = OpenReason.FAILED
-        self._ops_retry_at = self._monotonic() + OPS_RETRY_SECONDS
-
-    def _drop_ops(self, records: Sequence[Record], reason: str) -> None:
-        if records and self._ops_gap is None:
-            self._ops_gap = _Gap(self._wall_ns(), reason)
-        for record in records:
-            assert self._ops_gap is not None
-            self._ops_gap.add(record)
+        return self._health.reason
 
     # Now and then -------------------------------------------------------------------------------------------------
 
     def _heartbeat(self, now: float) -> None:
         self._heartbeat_at = now + self._settings.heartbeat_seconds
-        sec, ops = self._sec, self._ops
+        sec, ops = self._sec, self._ops.log
         assert sec is not None
-        if self._ops_gap is not None:
-            self._own.append(self._ops_gap.to_event("ops", self._wall_ns()))
-            self._ops_gap = None
-        if ops is not None and ops.is_live and self._ops_commit_at is not None:
-            self._commit_ops(ops)
+        if (gap := self._ops.take_gap()) is not None:
+            self._own.append(gap)
+        if self._ops.commit_at is not None:
+            self._ops.commit()
         if self._health.is_ok and (note := sec.note) is not None:
             sec.keep_newest_note()
             ops_note = ops.note if ops is not None else None
@@ -587,8 +466,8 @@ class Journal:
             )
         self._clock_back_ns = 0
         self._look_for_requests()
-        if not self._has_ballast and self._health.is_ok:
-            self._make_ballast()
+        if self._health.is_ok:
+            self._room.make_ballast()
 
     def _watch_clock(self) -> None:
         now = self._wall_ns()
@@ -599,20 +478,11 @@ class Journal:
 
     def _watch_space(self, now: float) -> None:
         self._space_at = now + SPACE_SECONDS
-        try:
-            percent = self._storage.space(self.directory).used_percent
-        except OSError:
-            return
-        self._ops_is_off = percent >= OPS_SPACE_PERCENT
-        reached = max((each for each in SPACE_PERCENTS if percent >= each), default=0)
-        if reached > self._space_reported:
-            self._own.append(LimitReached(limit="journal.disk_used_percent", value=reached, closes=False))
-            logger.warning("the disk of the journal %s is %d %% full", self.directory, percent)
-        if reached > self._space_reported or percent < self._space_reported - 1:  # no flutter at the mark
-            self._space_reported = reached
+        if (mark := self._room.look()) is not None:
+            self._own.append(LimitReached(limit="journal.disk_used_percent", value=mark, closes=False))
 
     def _close_full_segments(self) -> None:
-        for log in (self._sec, self._ops):
+        for log in (self._sec, self._ops.log):
             if log is None or not log.is_live:
                 continue
             if log.segment_bytes >= self._settings.segment_bytes_max:
@@ -626,23 +496,18 @@ class Journal:
         except CommitFailed as failed:
             self._segment_failed_late(log, failed)
         else:
-            self._begin_reason[log.stream] = OpenReason.ROTATED
-            if log.stream == "ops":
-                self._ops_pending, self._ops_commit_at = [], None
+            if log is self._ops.log:
+                self._ops.committed()
 
     def _segment_failed_late(self, log: StreamLog, failed: CommitFailed) -> None:
         """A segment has ended where no record waits."""
-        if log.stream == "ops":
-            if not failed.kept:
-                self._drop_ops(self._ops_pending, reason_of(failed.error)[0])
-            self._ops_pending, self._ops_commit_at = [], None
-            self._ops_failed(failed)
+        if log is self._ops.log:
+            self._ops.segment_failed(failed)
             return
-        self._begin_reason["sec"] = OpenReason.FAILED
         reason, code = reason_of(failed.error)
         logger.error("the journal's segment %s has ended: %s", log.segment, failed.error)
         if failed.error.errno in NO_SPACE:
-            self._drop_ballast()
+            self._room.drop_ballast()
         self._own.append(JournalFailed(stream="sec", reason=reason, error=code, segment=log.segment, index=log.size))
 
     def _look_for_requests(self) -> None:
@@ -654,9 +519,9 @@ class Journal:
 
     def _rotate_streams(self) -> None:
         assert self._sec is not None
-        if self._ops is None and stream_directory("ops", 1) in self._storage.names(self.directory):
-            self._ops_log()
-        for log in (self._sec, self._ops):
+        if self._ops.log is None and self._has_ops():
+            self._ops.ready()
+        for log in (self._sec, self._ops.log):
             if log is None:
                 continue
             try:
@@ -669,12 +534,12 @@ class Journal:
     def _rotate_key(self, log: StreamLog) -> None:
         """Exchange the key of one stream (keys.py says in which steps). Raises: CommitFailed, OSError."""
         if not log.is_live:
-            log.begin(self._begin_reason[log.stream])
+            log.begin()
         old = log.keys.current.verifier
         new = log.keys.prepare()
         event = KeyRotated(stream=log.stream, vkey=str(new.verifier), previous_vkey=str(old))
-        record = self._recorder.record(event, self._wall_ns())
-        stored = _append(log, record, self.durable_size if log.stream == "ops" else None)
+        is_sec = log is self._sec
+        stored = append_record(log, self._record(event), None if is_sec else self.durable_size)
         log.keys.bring_into_force(new)
         try:
             log.commit(keep_note=True)
@@ -682,77 +547,43 @@ class Journal:
             if not failed.kept:
                 log.keys.revert()
             raise
-        if log.stream == "ops":
-            self._ops_pending, self._ops_commit_at = [], None
-        if log.stream == "sec":  # numbers of ops would be taken for those of sec
+        if is_sec:
             self._deliver([stored])
+        else:  # its number would be taken for one of sec
+            self._ops.committed()
         logger.warning("the journal's stream %s is now signed with %s", log.stream, new.verifier)
-
-    # Ballast ------------------------------------------------------------------------------------------------------
-
-    def _make_ballast(self) -> None:
-        size = self._settings.ballast_bytes
-        path = self.directory / BALLAST_FILE
-        try:
-            if BALLAST_FILE in self._storage.names(self.directory):
-                self._has_ballast = True
-                return
-            if size == 0 or self._storage.space(self.directory).free_bytes < BALLAST_ROOM * size:
-                return
-            file = self._storage.create(path)
-            try:
-                file.allocate(0, size)
-                file.sync()
-                self._has_ballast = True
-            finally:
-                file.close()
-                if not self._has_ballast:
-                    self._storage.remove(path)
-        except OSError as error:
-            logger.warning("no room could be kept for a full disk: %s", error)
-
-    def _drop_ballast(self) -> None:
-        if not self._has_ballast:
-            return
-        self._has_ballast = False
-        with suppress(OSError):
-            self._storage.remove(self.directory / BALLAST_FILE)
-            self._storage.sync_directory(self.directory)
-            logger.error("the disk of the journal %s is full: the room kept for this was given up", self.directory)
 
     # Start and end ------------------------------------------------------------------------------------------------
 
     def open_streams(self) -> None:
         """Recover, begin the first segment, say so in it. Once, before ``start``. Raises OSError, CommitFailed."""
-        self._make_ballast()
+        self._room.make_ballast()
         try:
             self._open_streams()
         except (OSError, CommitFailed) as error:
             cause = error.error if isinstance(error, CommitFailed) else error
-            if cause.errno not in NO_SPACE or not self._has_ballast:
+            if cause.errno not in NO_SPACE or not self._room.drop_ballast():
                 raise
-            self._drop_ballast()
             self._own.clear()
             self._open_streams()
 
     def _open_streams(self) -> None:
         self._sec = self._open_stream("sec")
         log = self._sec
-        log.begin(self._begin_reason["sec"])
-        stored = [_append(log, self._recorder.record(_opened(log), self._wall_ns()))]
-        stored += [_append(log, record) for record in self._take_own()]
+        log.begin()
+        stored: list[Record] = [append_record(log, self._record(opened(log)))]
+        stored += [append_record(log, record) for record in self._take_own()]
         log.commit(keep_note=True)
-        self._begin_reason["sec"] = OpenReason.ROTATED
         self._deliver(stored)
-        # ops is settled when it was left open; else it waits for its first record.
-        if stream_directory("ops", 1) in self._storage.names(self.directory):
-            try:
-                self._ops = self._open_stream("ops")
-                is_settled = self._ops.recovered is not None and self._ops.recovered.was_closed
-                if not is_settled and (log := self._ops_log()) is not None:
-                    self._commit_ops(log)
-            except OSError as error:
-                self._ops_failed(error)
+        if self._has_ops():
+            self._ops.settle()
+
+    def _has_ops(self) -> bool:
+        """Whether there are debug records of another process."""
+        try:
+            return stream_directory("ops", 1) in self._storage.names(self.directory)
+        except OSError:
+            return False
 
     def _open_stream(self, stream: str) -> StreamLog:
         log, problem = StreamLog.open_(
@@ -767,7 +598,6 @@ class Journal:
             reason = "history-lost" if isinstance(problem, HistoryLost) else "key-lost"
             logger.critical("the journal's stream %s: %s; a new log is begun: %s", stream, problem, log.origin)
             self._own.append(JournalFailed(stream=stream, reason=reason, error=type(problem).__name__))
-        self._begin_reason[stream] = OpenReason.STARTED if log.has_history else OpenReason.CREATED
         if (recovered := log.recovered) is not None and not recovered.was_closed:
             unsigned = recovered.unsigned_from
             self._own.append(
@@ -786,7 +616,7 @@ class Journal:
         """Seal what is live: what comes after was never promised."""
         if self._own or self._logged:
             self._store([])
-        for log in (self._ops, self._sec):
+        for log in (self._ops.log, self._sec):
             if log is not None and log.is_live:
                 self._seal(log, CloseReason.STOPPED)
         if self._gap is not None:
@@ -858,46 +688,6 @@ def request_rotation(state: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
     except OSError as error:
         raise FileProblem.from_os_error(error, doing="ask for new keys in", path=path) from error
-
-
-def reason_of(error: OSError) -> tuple[str, str | None]:
-    """Return our word for ``error`` and the system's."""
-    code = errno.errorcode.get(error.errno) if error.errno is not None else None
-    if error.errno in NO_SPACE:
-        return "no-space", code
-    match error.errno:
-        case errno.EIO:
-            return "io-error", code
-        case errno.EROFS:
-            return "read-only", code
-        case errno.EFBIG:
-            return "file-too-big", code
-        case _:
-            return "not-writable", code
-
-
-def _append(log: StreamLog, record: Record, tie: int | None = None) -> Record:
-    # The document shares parts with others: what is changed is copied.
-    document = {**record.document, "event": {**record.document["event"], "sequence": log.size}}
-    payload = fit(document, PAYLOAD_BYTES_MAX)
-    type_ = EntryType.CONTROL if record.action in CONTROL_ACTIONS else EntryType.EVENT
-    log.append(type_, payload, tie)
-    return StoredRecord(document, record.level, record.action, payload)
-
-
-def _opened(log: StreamLog) -> JournalOpened:
-    assert log.segment is not None
-    return JournalOpened(
-        stream=log.stream,
-        origin=log.origin,
-        vkey=str(log.keys.current.verifier),
-        segment=log.segment,
-        index=log.size - 1,  # its open entry is there already
-    )
-
-
-def _is_ops(record: Record) -> bool:
-    return record.level < Level.INFO and record.action not in CONTROL_ACTIONS
 
 
 def _read_base(storage: Storage, directory: Path) -> str:
