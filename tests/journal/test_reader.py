@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 
 from tests.support.journals import SECOND_NS, START_NS, Maker, make_small
 from xproxy.errors import FileProblem
+from xproxy.journal.cursor import Cursor, CursorProblem
 from xproxy.journal.format import CloseReason, EntryType
 from xproxy.journal.reader import (
-    Cursor,
-    CursorProblem,
     Doorbell,
     JournalDamaged,
     JournalMissing,

@@ -19,7 +19,6 @@ from xproxy.errors import FileProblem
 from xproxy.events.common import Level
 from xproxy.journal import writer
 from xproxy.journal.format import (
-    PAYLOAD_BYTES_MAX,
     CloseReason,
     Entry,
     EntryType,
@@ -39,7 +38,6 @@ from xproxy.journal.stored import StoredRecord
 from xproxy.journal.tree import Frontier, leaf_hash
 from xproxy.journal.verify import Verdict, verify_journal
 from xproxy.journal.writer import Journal, open_journal, request_rotation
-from xproxy.record.fit import fit
 from xproxy.record.recorder import Observer, ProxyRecorder, Record
 from xproxy.record.schema import event_schema
 
@@ -451,20 +449,6 @@ def test_a_record_that_is_too_large_is_cut_and_says_so(host: Host):
     assert document["xproxy"]["truncated"] == ["related.hosts"]
     assert document["tls"] == large["tls"]
     assert host.delivered[-1].to_json() == host.entries()[2].payload + b"\n"
-
-
-@pytest.mark.parametrize("size", [10, 600, 3_000])
-def test_what_fits_is_left_alone_and_what_does_not_loses_its_largest(size: int):
-    document = {"event": {"id": "1"}, "a": {"b": "x" * 500, "c": ["y" * 100] * 10}, "xproxy": {"truncated": ["z"]}}
-    data = fit(document, size + 500)
-    assert len(data) <= size + 500
-    found = orjson.loads(data)
-    if size == 3_000:
-        assert found == document
-    else:
-        assert found["event"] == {"id": "1"}
-        assert found["xproxy"]["truncated"][:2] == ["z", "a.c"]
-    assert PAYLOAD_BYTES_MAX < 65_535
 
 
 # The thread
