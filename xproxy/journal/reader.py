@@ -11,9 +11,6 @@ meddled is the question of ``verify.py``.
 **Following.** The newest ``.notes`` file grows with each commit. A reader in the writer's own process waits on a
 ``Doorbell`` that the writer rings; any other looks at that file again and again, soon at first and then at most four
 times a second. Neither needs anything of the system that not every system has.
-
-**Cursors.** A reader that must miss nothing and repeat little keeps a cursor: the index of the next entry, and the leaf
-hash of the one before, so that a cursor of another log, or of this one before it was rolled back, is noticed.
 """
 
 import bisect
@@ -22,10 +19,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import attrs
-import orjson
 
 from xproxy.errors import FileProblem
 from xproxy.journal.format import (
@@ -48,17 +44,18 @@ from xproxy.journal.format import (
     parse_stream_directory,
 )
 from xproxy.journal.note import Note
-from xproxy.journal.tree import leaf_hash
 
 READ_BYTES: Final = 1_048_576  # a step through a segment; never less than a frame
 BATCH_COUNT_MAX: Final = 1_024  # entries handed out at once
 NOTES_TAIL_BYTES: Final = 4_096  # holds the last two notes, unless witnesses have signed them
 WAIT_SECONDS_MIN: Final = 0.005  # a commit under load comes this soon
 WAIT_SECONDS_MAX: Final = 0.25  # what a person does not feel, and four stat(2) a second cost nothing
-CURSOR_FORMAT: Final = "xproxy-cursor"
-CURSOR_VERSION: Final = 1
 _FRAME_BYTES_MAX: Final = ENTRY_BYTES_MAX + FRAME_OVERHEAD_BYTES
 _MARK_EVERY: Final = 4_096  # entries between two remembered places in a segment
+
+
+Progress = Callable[[int], None]
+"""Told how many more bytes were dealt with."""
 
 
 class JournalMissing(FileProblem):
@@ -67,10 +64,6 @@ class JournalMissing(FileProblem):
 
 class JournalDamaged(FileProblem):
     """A durable entry cannot be read."""
-
-
-class CursorProblem(FileProblem):
-    """A cursor is none, or one of another history."""
 
 
 def _damaged(path: Path, what: str) -> JournalDamaged:
@@ -506,105 +499,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_size
-
-
-# Cursors --------------------------------------------------------------------------------------------------------------
-
-
-class HasEntries(Protocol):
-    """What a cursor is checked against."""
-
-    durable: int
-
-    def read_stored(self, index: int, count_max: int = ...) -> list[bytes]:
-        """Return durable entries."""
-
-
-@attrs.frozen(kw_only=True)
-class Cursor:
-    """How far a reader of one log has come."""
-
-    origin: str
-    next_index: int
-    last_leaf: bytes | None  # hash of entry next_index - 1; None at the very beginning
-
-    @classmethod
-    def start(cls, origin: str) -> "Cursor":
-        """Return the cursor of a reader that has read nothing."""
-        return cls(origin=origin, next_index=0, last_leaf=None)
-
-    def after(self, entry: Entry) -> "Cursor":
-        """Return the cursor of who has dealt with ``entry`` and all before it."""
-        return attrs.evolve(self, next_index=entry.index + 1, last_leaf=leaf_hash(entry.to_bytes()))
-
-    @classmethod
-    def load(cls, path: Path) -> "Cursor | None":
-        """Read the cursor file; None if there is none yet.
-
-        Raises:
-            CursorProblem: it is none, or of a version that this program does not know.
-            FileProblem: it cannot be read.
-        """
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise FileProblem.from_os_error(error, doing="read the cursor", path=path) from error
-        hint = "delete it to read from the beginning again"
-        try:
-            json = orjson.loads(data)
-            if json["format"] != CURSOR_FORMAT:
-                raise ValueError("no cursor")
-            version = json["version"]
-            if version != CURSOR_VERSION:
-                message = f"the cursor {path} is of version {version}, this program knows {CURSOR_VERSION}"
-                raise CursorProblem(message, "use the program that wrote it, or delete it", path=path)
-            leaf = json["last_leaf"]
-            cursor = cls(
-                origin=str(json["origin"]),
-                next_index=int(json["next_index"]),
-                last_leaf=None if leaf is None else bytes.fromhex(leaf),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CursorProblem(f"{path} is no cursor", hint, path=path) from error
-        if cursor.next_index < 0 or (cursor.last_leaf is None) != (cursor.next_index == 0):
-            raise CursorProblem(f"{path} is no cursor", hint, path=path)
-        return cursor
-
-    def save(self, path: Path) -> None:
-        """Write the cursor file: the new one or the old, whole, also after a crash. Raises: FileProblem."""
-        json = {
-            "format": CURSOR_FORMAT,
-            "version": CURSOR_VERSION,
-            "origin": self.origin,
-            "next_index": self.next_index,
-            "last_leaf": None if self.last_leaf is None else self.last_leaf.hex(),
-        }
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(orjson.dumps(json, option=orjson.OPT_APPEND_NEWLINE))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise FileProblem.from_os_error(error, doing="write the cursor", path=path) from error
-
-    def check(self, reader: HasEntries, origin: str, path: Path) -> None:
-        """Check that this is a place in the log that ``reader`` reads and that is called ``origin``.
-
-        Raises: CursorProblem: it is of another log, or of entries that are not there any more.
-        """
-        if self.origin != origin:
-            raise CursorProblem(f"the cursor {path} is of the log {self.origin}, this is {origin}", path=path)
-        if self.next_index > reader.durable:
-            message = f"the cursor {path} stands behind entry {self.next_index - 1}, the log has {reader.durable}"
-            raise CursorProblem(message, "the journal was rolled back: see xproxy log verify", path=path)
-        if self.next_index:
-            (last,) = reader.read_stored(self.next_index - 1, 1)
-            if leaf_hash(last) != self.last_leaf:
-                message = f"entry {self.next_index - 1} is not the one that the cursor {path} has seen"
-                raise CursorProblem(message, "the journal was written anew: see xproxy log verify", path=path)
