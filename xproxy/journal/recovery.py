@@ -103,10 +103,9 @@ def recover(storage: Storage, directory: Path, origin: str) -> Recovered | None:
                 tail_sha256=hashlib.sha256(data).digest() if name.segment_file in present else None,
             )
         )
-    if any(old.name.first_index for old in torn) or any(
-        _has_notes(storage, directory, old.name, present) for old in torn
-    ):
-        raise HistoryLost("no segment can be read, though there was a log", None)
+    note = _newest_note(storage, directory, names, present, origin)
+    if note is not None or any(old.name.first_index for old in torn):
+        raise HistoryLost("no segment can be read, though there was a log", note.to_text() if note else None)
     # The very first segment never came to its first note: nobody has seen anything of this log.
     return Recovered(
         tree=Frontier(),
@@ -292,10 +291,11 @@ def _salvage(data: bytes, origin: str) -> list[Note]:
     return notes
 
 
-def _has_notes(storage: Storage, directory: Path, name: SegmentName, present: set[str]) -> bool:
-    if name.notes_file not in present:
-        return False
-    try:
-        return bool(parse_notes(storage.read(directory / name.notes_file))[0])
-    except FormatProblem:
-        return False
+def _newest_note(
+    storage: Storage, directory: Path, names: list[SegmentName], present: set[str], origin: str
+) -> Note | None:
+    """Return the greatest note of any segment; ``names`` from the newest to the oldest."""
+    for name in names:
+        if name.notes_file in present and (notes := _salvage(storage.read(directory / name.notes_file), origin)):
+            return notes[-1]
+    return None

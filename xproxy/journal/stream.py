@@ -144,7 +144,6 @@ class StreamLog:
         there = [found for name in storage.names(journal) if (found := parse_stream_directory(name)) is not None]
         generation = max((number for name, number in there if name == stream), default=1)
         problem: HistoryLost | KeyLost | None = None
-        predecessor: str | None = None
         while True:
             directory = journal / stream_directory(stream, generation)
             origin = stream_origin(base, stream, generation)
@@ -157,13 +156,16 @@ class StreamLog:
                 else:
                     keys = KeyRing.open_(storage, directory, recovered.vkey)
             except (HistoryLost, KeyLost) as lost:
-                if isinstance(lost, HistoryLost):
-                    predecessor = lost.note
-                else:
-                    predecessor = recovered.note.to_text() if recovered is not None and recovered.note else None
                 problem = lost
                 generation += 1
                 continue
+            predecessor = None
+            if generation > 1 and (recovered is None or recovered.vkey is None):
+                # Asked anew, not remembered: a process may have died between the two generations.
+                before = generation - 1
+                predecessor = _last_note(
+                    storage, journal / stream_directory(stream, before), stream_origin(base, stream, before)
+                )
             log = cls(
                 storage=storage,
                 directory=directory,
@@ -447,3 +449,12 @@ class StreamLog:
                 write_whole(self._storage, self._directory / live.name.notes_file, encode_notes(live.kept_notes))
             except OSError as error:  # they are whole as they are, only many
                 logger.warning("%s could not be thinned: %s", live.name.notes_file, error)
+
+
+def _last_note(storage: Storage, directory: Path, origin: str) -> str | None:
+    """Return the newest note of a log that is not gone on with."""
+    try:
+        recovered = recover(storage, directory, origin)
+    except HistoryLost as lost:
+        return lost.note
+    return recovered.note.to_text() if recovered is not None and recovered.note is not None else None
