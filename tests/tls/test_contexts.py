@@ -1,3 +1,4 @@
+import itertools
 import ssl
 import warnings
 
@@ -6,7 +7,7 @@ import pytest
 from tests.support.handshake import shake
 from tests.support.mint import Mint
 from xproxy.events.tls import TlsFailure
-from xproxy.tls.contexts import TLS_1_2, TLS_1_3, ClientLegContexts, ServerLegContexts
+from xproxy.tls.contexts import ALPN_KNOWN, CONTEXTS_MAX, TLS_1_2, TLS_1_3, ClientLegContexts, ServerLegContexts
 from xproxy.tls.credential import ServerFiles
 from xproxy.tls.failures import HandshakeRefused
 
@@ -114,6 +115,14 @@ def test_contexts_are_kept(mint, files):
     same = server_leg.get(top_version=TLS_1_3, alpn=("h2",))
     assert server_leg.get(top_version=0x0399, alpn=("h2", "unheard-of", "h2")) is same  # what matters is the same
     assert len(server_leg) == 1
+
+
+def test_no_offer_makes_more_contexts_than_are_kept(mint):
+    contexts = ServerLegContexts.load(mint.ca_file, verify=True)
+    offers = [offer for count in range(5) for offer in itertools.permutations(ALPN_KNOWN, count)]
+    made = {id(contexts.get(top_version=top, alpn=offer)) for offer in offers for top in (TLS_1_2, TLS_1_3)}
+    assert len(made) == len(contexts) == 32
+    assert len(contexts) <= CONTEXTS_MAX
 
 
 def test_clear_makes_them_anew(files):
