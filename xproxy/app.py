@@ -45,7 +45,7 @@ from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
-from xproxy.xmpp.memory import DomainMemory
+from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class _App:
             negotiation_seconds_max=settings.sessions.negotiation_seconds_max,
             close_seconds_max=settings.sessions.close_seconds_max,
         )
-        self._memory = DomainMemory()  # what sessions learn about servers, for those that follow
+        self._memory = Memory()  # what sessions learn about servers, for those that follow
         observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
         self._recorder = ProxyRecorder(observer=observer)
         self._proxy = Proxy(

@@ -42,6 +42,7 @@ from xproxy.events.stream import (
 )
 from xproxy.events.tls import PlaintextAuthentication, StarttlsInjection, StarttlsRefused, TlsFailed, TlsFailure
 from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName
+from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Phase
 
 SM = "xmlns='urn:xmpp:sm:3'"
@@ -368,6 +369,12 @@ def test_a_deep_headline_neither_blinds_nor_ends_the_session(talk: Dialogue) -> 
     assert talk.close is None
 
 
+def test_an_end_within_a_skipped_element_says_that_it_was_lost(talk: Dialogue) -> None:
+    talk.log_in().server("<message type='headline'>" + "<a>" * 300)
+    talk.ends(Side.SERVER)
+    assert talk.one(InspectionLost).scope is LossScope.ELEMENT
+
+
 def test_compression_blinds_both_directions_aloud(talk: Dialogue) -> None:
     inside_tls(talk).client(PLAIN).server(SUCCESS).client(HEADER).server(SERVER_HEADER + FEATURES_BIND)
     talk.client("<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>")
@@ -419,6 +426,14 @@ def test_the_hash_of_an_id_joins_both_sessions() -> None:
     first.client(f"<enable {SM} resume='1'/>").server(f"<enabled {SM} id='sm-id-canary' resume='1'/>")
     second.server(f"<resumed {SM} previd='sm-id-canary' h='0'/>")
     assert first.one(SmEnabled).id_hash == second.one(SessionResumed).id_hash
+
+
+def test_a_resumed_session_is_whose_it_was() -> None:
+    memory = Memory()
+    first, second = Dialogue(memory=memory).log_in(), Dialogue(memory=memory)
+    first.client(f"<enable {SM} resume='1'/>").server(f"<enabled {SM} id='sm-id-canary' resume='1'/>")
+    resume(second).server(f"<resumed {SM} previd='sm-id-canary' h='0'/>")
+    assert str(second.one(SessionEstablished).jid) == "juliet@example.org/balcony"
 
 
 def test_a_refused_resumption_goes_on_to_bind(talk: Dialogue) -> None:

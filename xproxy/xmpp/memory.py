@@ -1,7 +1,7 @@
-"""What one session leaves for the next to compare with: is the server still the one that was there before?
+"""What one session leaves for the next: is the server still the one it was, and whose session goes on here?
 
-Kept per domain, bounded, least recently used first out; lives as long as the process. A domain is only remembered for
-what its server has shown, so clients cannot fill it with names of their own making faster than a server answers them.
+Bounded, least recently used first out; lives as long as the process. Everything in it was shown by a server, so clients
+cannot fill it with names of their own making faster than a server answers them.
 """
 
 from collections import OrderedDict
@@ -9,8 +9,12 @@ from typing import Final
 
 import attrs
 
+from xproxy.jid import Jid
+
 DOMAINS_MAX: Final = 1_000  # a large hosting server has some hundreds
 CERTIFICATES_MAX: Final = 4  # servers behind one address may differ; a new one among them is still news
+
+RESUMABLE_MAX: Final = 20_000  # sessions whose streams may be resumed: twice what one process holds at once
 
 
 @attrs.define
@@ -19,12 +23,27 @@ class _Known:
     certificates: list[str] = attrs.Factory(list)  # SHA-256, the latest last
 
 
-class DomainMemory:
+class Memory:
     """Shared by the sessions of a proxy. Not thread-safe."""
 
-    def __init__(self, domains_max: int = DOMAINS_MAX) -> None:
+    def __init__(self, *, domains_max: int = DOMAINS_MAX, resumable_max: int = RESUMABLE_MAX) -> None:
         self._domains_max = domains_max
+        self._resumable_max = resumable_max
         self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._resumable: OrderedDict[str, Jid] = OrderedDict()
+
+    def resumable(self, id_hash: str, jid: Jid) -> None:
+        """Remember whose session the stream management id (its hash) resumes: ``<resumed/>`` does not say."""
+        self._resumable[id_hash] = jid
+        if len(self._resumable) > self._resumable_max:
+            self._resumable.popitem(last=False)
+
+    def resumed(self, id_hash: str) -> Jid | None:
+        """Return whose session it is; an id may be resumed again and again (XEP-0198 section 5)."""
+        jid = self._resumable.get(id_hash)
+        if jid is not None:
+            self._resumable.move_to_end(id_hash)
+        return jid
 
     def is_starttls_missing(self, domain: str, *, offered: bool) -> bool:
         """Remember an offer in clear; tell whether ``domain`` had one before and now has none."""

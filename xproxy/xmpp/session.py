@@ -34,7 +34,7 @@ from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.proxy import LimitReached
-from xproxy.events.session import BindFailed, ResourceBound, SessionEstablished, SessionResumed, SmAnomaly
+from xproxy.events.session import BindFailed, ResourceBound, SessionEstablished, SessionResumed, SmAnomaly, SmEnabled
 from xproxy.events.stanza import RequestFacts, StanzaError, StanzaRelayed
 from xproxy.events.stream import (
     InspectionLost,
@@ -60,7 +60,7 @@ from xproxy.jid import Jid, JidError
 from xproxy.xmpp import auth, negotiate, ns
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName
 from xproxy.xmpp.auth import Authentication
-from xproxy.xmpp.memory import DomainMemory
+from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.pending import PendingRequests
 from xproxy.xmpp.redact import safe_name, skeleton
 from xproxy.xmpp.sm import StreamManagement, unsigned
@@ -200,7 +200,7 @@ class Session:
         policy: StreamPolicy,
         mode: LegMode,
         at_ns: int,
-        memory: DomainMemory | None = None,
+        memory: Memory | None = None,
     ) -> None:
         """Begin a session that was accepted at ``at_ns``; ``memory`` is what earlier sessions have seen.
 
@@ -208,7 +208,7 @@ class Session:
         """
         names = NameBudget(limits)
         self._names = names
-        self._memory = memory if memory is not None else DomainMemory()
+        self._memory = memory if memory is not None else Memory()
         self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
@@ -224,7 +224,7 @@ class Session:
         )
         self._pending = PendingRequests(limits.pending_requests_max)
         self._bind: _BindRequest | None = None
-        self._account: str | None = None  # the bound bare JID
+        self._jid: Jid | None = None  # as bound or resumed
         self._features: negotiate.Features | None = None
         self._secure = False
         self._verified_name: str | None = None  # the name the server's certificate was compared with
@@ -288,11 +288,16 @@ class Session:
         direction.end = direction.end or how
         if self._over():
             return []
+        if not again and not direction.opaque:
+            for item in direction.reader.finish():
+                self._item(direction, item, at_ns)
+            if self._over():
+                return self._taken()
         if direction.closing_tag and not again and not other.closing_tag and other.end is None:
             if self._phase is not Phase.CLOSING:
                 self._step(_Step.HALF_ENDED)
             self.next_tick_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
-            return []
+            return self._taken()
         self._close(self._cause_of_end(direction, other), self._first_closing or side, how)
         return self._taken()
 
@@ -566,11 +571,14 @@ class Session:
         jid = _jid(bind.find(_BIND_JID) if bind is not None else None)
         if jid is None:
             return False
-        self._account = str(jid.bare)
-        self._pending.know(account=jid)
+        self._belongs_to(jid)
         self._observe(ResourceBound(jid=jid, resource_requested=asked.resource, duration_ns=at_ns - asked.at_ns))
         self._ready("bind", jid, at_ns)
         return True
+
+    def _belongs_to(self, jid: Jid) -> None:
+        self._jid = jid
+        self._pending.know(account=jid)
 
     def _stanza_error(
         self, direction: _Direction, item: FirstLevelElement, at_ns: int, request: RequestFacts | None = None
@@ -579,7 +587,7 @@ class Session:
             item.element,
             server_text=self._policy.server_text,
             sent_by=direction.side,
-            account=self._account,
+            account=None if self._jid is None else str(self._jid.bare),
         )
         self._observe(
             StanzaError(
@@ -688,8 +696,14 @@ class Session:
             return
         events = self._sm.from_server(local, element, at_ns, before_tls=not self._secure)
         self._observe_all(events)
-        if not self.established and any(isinstance(event, SessionResumed) for event in events):
-            self._ready("resume", None, at_ns)
+        for event in events:
+            if isinstance(event, SmEnabled) and event.id_hash is not None and self._jid is not None:
+                self._memory.resumable(event.id_hash, self._jid)
+            elif isinstance(event, SessionResumed):
+                jid = self._memory.resumed(event.id_hash)
+                if jid is not None:
+                    self._belongs_to(jid)
+                self._ready("resume", jid, at_ns)
 
     def _stream_error_seen(self, direction: _Direction, element: etree._Element) -> None:
         from_server = direction is self._server
@@ -764,7 +778,7 @@ class Session:
         self._features = None
         self._bind = None
         self._auth.forget()
-        self._account = None
+        self._jid = None
         self._pending.clear()
         for direction in (self._client, self._server):
             direction.reader.restart()
