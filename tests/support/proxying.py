@@ -1,6 +1,8 @@
 """A proxy between a test's own client and server, with a core and a channel that a test can look into."""
 
+import contextlib
 import itertools
+import os
 import socket
 import ssl
 import time
@@ -47,7 +49,7 @@ class StubCore:
         self.next_tick_ns: int | None = None
         self.mode = mode
         self._begun = at_ns
-        self._close_ns = int(close_seconds * 1e9)
+        self.close_ns = int(close_seconds * 1e9)
         self.bytes = {Side.CLIENT: 0, Side.SERVER: 0}
         self.ends: dict[Side, EndOfInput] = {}
         self.tags: set[Side] = set()
@@ -80,7 +82,7 @@ class StubCore:
         again = side in self.ends
         self.ends.setdefault(side, how)
         if side in self.tags and not again and len(self.ends) == 1 and len(self.tags) == 1:
-            self.next_tick_ns = at_ns + self._close_ns
+            self.next_tick_ns = at_ns + self.close_ns
             return []
         cause = CloseCause.CLIENT_ENDED if side is Side.CLIENT else CloseCause.SERVER_ENDED
         return self._close(CloseCause.STREAM_CLOSED if self.tags else cause, side, how)
@@ -182,6 +184,20 @@ class Rig:
     address: Endpoint
     upstream: socket.socket  # listening
     cores: list[StubCore]
+    dropped: list[int]
+    finished: trio.Event
+
+    def waiting_bytes(self, side: Side) -> int:
+        """How much of the one session waits to be sent to ``side``."""
+        (relay,) = self.proxy._relays
+        flow = relay._flow
+        assert flow is not None
+        return flow.leg(side).waiting_bytes()
+
+    async def ended(self) -> int:
+        """Wait until the proxy has come to its end; return how many sessions it dropped."""
+        await self.finished.wait()
+        return self.dropped[0]
 
     async def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
         """Connect as a client, without a word."""
@@ -202,9 +218,11 @@ class Rig:
         sock.setblocking(False)
         return sock
 
-    async def pair(self, hello: bytes = b"<") -> tuple[socket.socket, socket.socket]:
+    async def pair(
+        self, hello: bytes = b"<", *, receive_buffer: int | None = None
+    ) -> tuple[socket.socket, socket.socket]:
         """Return a client and a server that are connected through the proxy; ``hello`` has passed."""
-        client = await self.connect()
+        client = await self.connect(receive_buffer=receive_buffer)
         await send_all(client, hello)
         server = await self.accept()
         assert await receive_exactly(server, len(hello)) == hello
@@ -251,9 +269,16 @@ async def proxying(
             plane=the_plane,
         )
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(proxy.serve)
+            dropped: list[int] = []
+            finished = trio.Event()
+
+            async def serve(*, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
+                dropped.append(await proxy.serve(task_status=task_status))
+                finished.set()
+
+            (address,) = await nursery.start(serve)
             assert isinstance(the_plane, EpollPlane | WaitReadablePlane)
-            yield Rig(proxy, channel, the_plane, address, listening, cores)
+            yield Rig(proxy, channel, the_plane, address, listening, cores, dropped, finished)
             nursery.cancel_scope.cancel()
 
 
@@ -341,11 +366,11 @@ async def both_secured(
 
 
 async def directly_secured(
-    rig: Rig, tls: Certified, server_name: str = "localhost"
+    rig: Rig, tls: Certified, server_name: str = "localhost", *, receive_buffer: int | None = None
 ) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
     """Return a client and a server that are connected through the proxy by TLS from the first byte."""
     done: dict[str, ssl.SSLSocket] = {}
-    client = await rig.connect()
+    client = await rig.connect(receive_buffer=receive_buffer)
 
     async def secure_client() -> None:
         done["client"] = await wrap(client, tls.client, server_name)
@@ -371,3 +396,27 @@ async def wrap(sock: socket.socket, context: ssl.SSLContext, server_name: str | 
         tls.close()
         raise
     return tls
+
+
+async def send_until_full(sock: socket.socket, data: bytes) -> int:
+    """Send until nobody takes any more for a while; return how much went."""
+    view = memoryview(data)
+    sent = 0
+    while sent < len(data):
+        try:
+            sent += sock.send(view[sent : sent + 16_384])
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            with trio.move_on_after(0.1) as waiting:
+                await trio.lowlevel.wait_writable(sock)
+            if waiting.cancelled_caught:
+                break
+    return sent
+
+
+def open_descriptors() -> dict[str, str]:
+    """What this process has open, by number."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one for this very listing
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found

@@ -22,6 +22,7 @@ the leg is registered, since no descriptor will ever report it.
 import errno
 import logging
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable
 from time import monotonic
@@ -161,6 +162,9 @@ class _Turns:
             except OSError as error:
                 self._read_failed(leg, error, records, sends)
                 continue
+            except Exception as error:  # a bug of ours ends this session only
+                self._break(leg.flow, error)
+                continue
             flow = leg.flow
             try:
                 if not data:
@@ -216,6 +220,9 @@ class _Turns:
                 except OSError as error:
                     self.send_failed(leg, error)
                     continue
+                except Exception as error:  # a bug of ours ends this session only
+                    self._break(leg.flow, error)
+                    continue
                 if sent != len(data):
                     self._put_off(leg, data[sent:])
 
@@ -261,8 +268,9 @@ class _Turns:
             self.hold(leg, Hold.BUSY)
             self._wake(leg.flow)
             return
-        how = EndOfInput.TRUNCATED if isinstance(error, ssl.SSLEOFError) else EndOfInput.RESET
-        if how is EndOfInput.RESET and not is_reset(error):
+        truncated = isinstance(error, ssl.SSLEOFError) and not was_reset(leg.sock, error)
+        how = EndOfInput.TRUNCATED if truncated else EndOfInput.RESET
+        if not truncated and not is_reset(error):
             reason = getattr(error, "reason", None) or errno.errorcode.get(error.errno or 0)
             log.warning("reading failed on the %s leg: %s %s", leg.side.value, type(error).__name__, reason)
         try:
@@ -349,6 +357,24 @@ def in_pieces(leg: Leg, data: bytes) -> Iterable[memoryview]:
     size = TLS_RECORD_BYTES if leg.tls is not None else READ_BYTES_MAX
     for start in range(0, len(view), size):
         yield view[start : start + size]
+
+
+def was_reset(sock: socket.socket, error: ssl.SSLEOFError) -> bool:
+    """Tell RST from a bare FIN: CPython says SSLEOFError to both.
+
+    OpenSSL 3 gives a reason for the FIN; a failed read(2) has none, and the kernel knows what became of the connection.
+    """
+    if error.reason == "UNEXPECTED_EOF_WHILE_READING":
+        return False
+    if not hasattr(socket, "TCP_INFO"):
+        return error.reason is None
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except OSError:
+        return True
+
+
+_TCP_CLOSE: Final = 7  # <netinet/tcp.h>; behind a FIN it would be CLOSE_WAIT
 
 
 def is_reset(error: OSError) -> bool:
