@@ -154,6 +154,7 @@ class StreamReader:
         "_namespaces",
         "_noted",
         "_octets",
+        "_octets_free",
         "_parser",
         "_passed",
         "_position",
@@ -176,6 +177,7 @@ class StreamReader:
 
     def __init__(self, *, limits: StreamLimits, names: NameBudget) -> None:
         self._limits = limits
+        self._octets_free = min(limits.stanza_bytes_warn, limits.stanza_bytes_max)  # below it there is nothing to say
         self._names = names
         self._position = 0  # octets of this direction that were looked at
         self._reset()
@@ -192,6 +194,7 @@ class StreamReader:
         self._noted: frozenset[ViolationKind] = frozenset()
         self._octets = 0  # since the last boundary
         self._warned = False
+        self._unsaid = 0  # first-level elements the careful parser meets again: they were returned before
         self._forget()
 
     def _forget(self) -> None:
@@ -210,7 +213,6 @@ class StreamReader:
         self._retained: list[bytes] = []  # all octets since the last boundary that is known exactly
         self._retained_bytes = 0
         self._passed = 0  # first-level elements returned that end inside ``_retained``
-        self._unsaid = 0  # first-level elements the careful parser meets again: they were returned before
         self._careful = False
         self._trouble = False
         self._doubt = False
@@ -373,7 +375,7 @@ class StreamReader:
         if (
             step == _REFUSED
             or (step == _ENDED and not exact)
-            or (log_length >= _LOG_FULL and not exact)
+            or log_length >= _LOG_FULL  # it may have swallowed the one that matters
             or (self._retained_bytes >= _RETAINED_BYTES_MAX and passed and not exact)
         ):
             self._names.used += grown
@@ -399,7 +401,7 @@ class StreamReader:
             self._count_attributes(data, step)
         if grown:
             self._names.used += grown
-        if self._names.used > self._names.max or self._octets > self._limits.stanza_bytes_warn or self._attributes:
+        if self._names.used > self._names.max or self._octets > self._octets_free or self._attributes:
             self._check_limits(items)
         return b""
 
