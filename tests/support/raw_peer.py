@@ -143,6 +143,16 @@ class RawPeer:
         assert octets
         return hashlib.sha256(octets).hexdigest()
 
+    def half_close(self) -> None:
+        """Say that nothing more comes, and go on receiving: close_notify, or FIN where there is no TLS."""
+        if not isinstance(self.sock, ssl.SSLSocket):
+            self.sock.shutdown(socket.SHUT_WR)
+            return
+        self.sock.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):  # ours is sent; the other side's is still to come
+            self.sock.unwrap()
+        self.sock.settimeout(SECONDS_MAX)
+
     def close(self) -> None:
         """Close the socket: FIN, without close_notify."""
         self.sock.close()
