@@ -1,6 +1,39 @@
 """One direction of a connection: octets in, stream headers and first-level elements out.
 
-XXESSAY
+lxml's pull parser reads the live stream, one parser a stream, with a depth counter; when the depth returns to one, a
+first-level element (RFC 6120 section 4.1) is complete and handed out. Nothing here decides: what a conforming server
+would refuse is a ``Violation``, and the session has the policy. What it leaves to others: which root, which elements,
+when a stream may restart, what any of it means.
+
+What must hold:
+
+* The octets seen are the octets a server sees. expat, which the servers use, is the judge (tests/support/judge.py):
+  same elements, same refusals. The exceptions are RFC 6120 section 11.1's restrictions, which are said.
+* A refused element costs only itself, and a refused stream is latched: lxml would begin a *new document* with the next
+  feed after an error, and a peer could tell us any story.
+* The cut of the octets changes no item but the offsets and sizes that are a chunk's.
+* Memory and time are bounded by the limits, whatever comes.
+
+How it goes:
+
+* **The short way** (``_feed_open``) feeds a chunk, its last ``>`` separately. Only if that one octet completes an
+  element is the chunk's end a boundary: a tag such as ``<a b='<c/>`` looks complete and is not. White space at a boundary
+  is counted, not fed, because a tree grows by it; anywhere else it may be part of a tag.
+* **The careful way** (``_feed_careful``) is taken when anything looks odd: an error, a namespace error in the log (lxml
+  does not raise them), a full log, an element too deep. The chunk's items are taken back, a new parser gets the
+  stream's header and all octets since the last boundary up to each ``>``, and elements that were handed out before are not
+  again. So the refused element is known exactly.
+* **Skipping** (recovery.py): libxml2 stops at depth 256, expat does not. Where expat takes the refused element it finds
+  its end, and a parser with the header goes on there. Where it refuses as well, so did the server: the stream is over.
+* **Cleaning**: at the next feed the elements handed out are emptied and all but the last are removed. The last stays:
+  libxml2 remembers its neighbouring text node, and a peer can write behind it with white space and ``&#32;`` if that
+  node is taken away. (lxml's documentation forbids it; a heap corruption was measured.)
+* **Names** (names.py) are interned for the life of the process, so feeds are sliced and the dictionary is measured
+  after each. A start tag is parsed when it is complete, all its names at once: attributes of an unfinished tag are
+
+Doubt: libxml2 looks at a tag when it is complete, expat at every octet. A peer that sends half a tag which is wrong
+already is refused by the server before we notice. Nothing can hide in it: it is no element, and the server's stream
+error is seen.
 """
 
 import enum
