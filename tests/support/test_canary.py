@@ -26,6 +26,7 @@ SECRET = "canary «pass» & word"
         lambda secret: base64.b64encode(b"\0user12\0" + secret.encode() + b"tail2"),
         lambda secret: base64.urlsafe_b64encode(b"\xff\xff" + secret.encode()),
     ],
+    ids=["plain", "hex", "json", "xml", "repr", "base64-0", "base64-1", "base64-2", "base64url"],
 )
 def test_a_secret_is_found_in_every_dress(tmp_path: Path, written: Callable[[str], bytes]) -> None:
     canary = Canary()
