@@ -17,12 +17,12 @@ What must hold:
 How it goes:
 
 * **The short way** (``_feed_open``) feeds a chunk, its last ``>`` separately. Only if that one octet completes an
-  element is the chunk's end a boundary: a tag such as ``<a b='<c/>`` looks complete and is not. White space at a boundary
-  is counted, not fed, because a tree grows by it; anywhere else it may be part of a tag.
+  element is the chunk's end a boundary: a tag such as ``<a b='<c/>`` looks complete and is not. White space at a
+  boundary is counted, not fed, because a tree grows by it; anywhere else it may be part of a tag.
 * **The careful way** (``_feed_careful``) is taken when anything looks odd: an error, a namespace error in the log (lxml
   does not raise them), a full log, an element too deep. The chunk's items are taken back, a new parser gets the
-  stream's header and all octets since the last boundary up to each ``>``, and elements that were handed out before are not
-  again. So the refused element is known exactly.
+  stream's header and all octets since the last boundary up to each ``>``, and elements that were handed out before
+  are not again. So the refused element is known exactly.
 * **Skipping** (recovery.py): libxml2 stops at depth 256, expat does not. Where expat takes the refused element it finds
   its end, and a parser with the header goes on there. Where it refuses as well, so did the server: the stream is over.
 * **Cleaning**: at the next feed the elements handed out are emptied and all but the last are removed. The last stays:
@@ -30,6 +30,7 @@ How it goes:
   node is taken away. (lxml's documentation forbids it; a heap corruption was measured.)
 * **Names** (names.py) are interned for the life of the process, so feeds are sliced and the dictionary is measured
   after each. A start tag is parsed when it is complete, all its names at once: attributes of an unfinished tag are
+  counted.
 
 Doubt: libxml2 looks at a tag when it is complete, expat at every octet. A peer that sends half a tag which is wrong
 already is refused by the server before we notice. Nothing can hide in it: it is no element, and the server's stream
