@@ -125,7 +125,7 @@ class EventRecorder:
     """Keeps the event itself in the document."""
 
     def record(self, event: Event, at_ns: int) -> Record:
-        return Record({"event": event}, Level.INFO, event.action)  # type: ignore[dict-item]
+        return Record({"event": event}, Level.INFO, event.action)
 
 
 class ListChannel:
@@ -151,7 +151,7 @@ class ListChannel:
         self._not_full.set()
 
     def put_nowait(self, records: list[Record]) -> None:
-        events: list[Event] = [record.document["event"] for record in records]  # type: ignore[misc]
+        events: list[Event] = [record.document["event"] for record in records]
         if self.on_put is not None:
             self.on_put(events)
         self.events += events
