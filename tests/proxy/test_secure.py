@@ -331,6 +331,21 @@ async def test_both_legs_have_the_version_and_the_protocol_that_the_server_chose
                 assert both[1].certificate != both[0].certificate
 
 
+@pytest.mark.parametrize("dialled", ["127.0.0.1"])
+async def test_direct_tls_by_address_is_for_the_configured_domain(tmp_path: Path, dialled: str) -> None:
+    """An address, or a name of ours, says nothing about the XMPP domain (XEP-0368)."""
+    tls = certified(tmp_path, domain="localhost")
+    tls.client.check_hostname = False
+    names: list[str | None] = []
+    tls.server.sni_callback = lambda _, name, __: names.append(name)
+    with trio.fail_after(10):
+        async with proxying(contexts=tls.contexts, domain="localhost") as rig:
+            client, server = await directly_secured(rig, tls, dialled)
+            with client, server:
+                assert names == ["localhost"]
+                assert client.getpeercert()["subjectAltName"][0] == ("DNS", "localhost")  # type: ignore[index]
+
+
 async def test_without_certificates_tls_fails_with_a_reason() -> None:
     with trio.fail_after(10):
         async with proxying(limits=IMPATIENT) as rig:

@@ -8,7 +8,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,17 +17,17 @@ import trustme
 
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
+from xproxy.config.tls import TlsSettings
+from xproxy.config.upstream import UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
-from xproxy.proxy.contexts import TlsContexts
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.recorder import Record
-from xproxy.tls.authority import Authority
-from xproxy.tls.contexts import ServerLegContexts
+from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
 
 E = TypeVar("E", bound=Event)
@@ -237,6 +236,7 @@ async def proxying(
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     upstream: HostPort | None = None,
+    domain: str | None = None,
     receive_buffer: int | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a proxy before a listening socket; leaving the block cancels what is left."""
@@ -258,6 +258,7 @@ async def proxying(
                 listen=(HostPort("127.0.0.1", 0),),
                 upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
                 limits=limits or SessionLimits(),
+                domain=domain,
             ),
             channel=channel,
             recorder=EventRecorder(),
@@ -324,26 +325,27 @@ async def receive_all(sock: socket.socket) -> bytes:
 class Certified:
     """A directory with a CA of ours, and TLS for a server named "localhost" and for clients that trust the CA."""
 
-    contexts: TlsContexts
+    contexts: TlsService
     server: ssl.SSLContext
     client: ssl.SSLContext
 
 
-def certified(state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True) -> Certified:
+def certified(
+    state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True, domain: str | None = None
+) -> Certified:
     """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
     real = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     real.issue_cert(*names).configure_cert(server)
     bundle = state / "real-ca.pem"
     real.cert_pem.write_to_path(str(bundle))
-    authority = Authority.open_(state / "state")
-    client = ssl.create_default_context(cafile=str(authority.certificate_path))
-    contexts = TlsContexts(
-        certificates=authority,
-        server_leg=ServerLegContexts.load(bundle, verify=verify),
-        domain=None,
-        now=lambda: datetime.now(UTC),
+    contexts = TlsService(
+        TlsSettings(),
+        UpstreamSettings(ca_file=bundle, verify="full" if verify else "none", domain=domain),
+        state / "state",
     )
+    assert contexts.ca_file is not None
+    client = ssl.create_default_context(cafile=str(contexts.ca_file))
     return Certified(contexts, server, client)
 
 
