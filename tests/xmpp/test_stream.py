@@ -414,6 +414,16 @@ def test_after_the_end_only_white_space() -> None:
         assert reading.ended
 
 
+def test_a_second_closing_tag_is_noted_and_hides_nothing() -> None:
+    for chunks in every_cut(HEADER + b"<a/></stream:stream>\n</stream:stream> </stream:stream>"):
+        reading = read(chunks)
+        assert reading.violations == [("after-end", Severity.NOTE)]
+        assert tags(reading) == ["a"]
+    for tail in (b"</stream:stream><a/>", b"</stream:features>", b"</stream:stream >", b"</stream:stream></x>"):
+        for chunks in every_cut(HEADER + b"</stream:stream>" + tail):
+            assert read(chunks).violations[-1] == ("after-end", Severity.STREAM)
+
+
 def test_a_new_header_after_the_end_is_the_sessions_to_allow() -> None:
     reader = opened()
     reader.feed(b"</stream:stream>")

@@ -173,6 +173,7 @@ class StreamReader:
 
     __slots__ = (
         "_attributes",
+        "_behind",
         "_boundary",
         "_careful",
         "_declared",
@@ -200,6 +201,7 @@ class StreamReader:
         "_retained_bytes",
         "_root",
         "_root_name",
+        "_root_tag",
         "_skip",
         "_trouble",
         "_unsaid",
@@ -224,6 +226,8 @@ class StreamReader:
         self._declared = False
         self._header = b""  # from the root's "<" to its ">"
         self._root_name = ""
+        self._root_tag = b""  # its closing tag, as it is spelled
+        self._behind = b""  # the beginning of a closing tag behind the closing tag
         self._namespaces: dict[str | None, str] = {}
         self._noted: frozenset[ViolationKind] = frozenset()
         self._octets = 0  # since the last boundary
@@ -726,6 +730,8 @@ class StreamReader:
         self._octets = 0
         self._warned = False
         self._root_name = name = str(root.tag)
+        local = name.rpartition("}")[2]
+        self._root_tag = f"</{root.prefix}:{local}>".encode() if root.prefix else f"</{local}>".encode()
         self._namespaces = dict(root.nsmap)
         items.append(
             StreamHeader(
@@ -753,13 +759,25 @@ class StreamReader:
         return items
 
     def _feed_ended(self, data: bytes, items: list[Item]) -> bytes:
-        stripped = data.lstrip(WHITE)
-        if not stripped:
-            self._position += len(data)
-            return b""
-        self._position += len(data) - len(stripped)
-        self._break(items, ViolationKind.AFTER_END)
-        return stripped
+        """Behind the closing tag: white space, and the same tag once more. The stream is over, so they hide nothing.
+
+        COMPAT(slixmpp 1.17): it closes by itself when no mechanism is left, and an application that then disconnects
+        closes again. Servers answer the first tag and ignore the second.
+        """
+        held = self._behind + data
+        self._position += len(data)
+        self._behind = b""
+        while held := held.lstrip(WHITE):
+            if held.startswith(self._root_tag):
+                self._note(items, ViolationKind.AFTER_END, self._position - len(held))
+                held = held[len(self._root_tag) :]
+            elif self._root_tag.startswith(held):
+                self._behind = held
+                break
+            else:
+                self._break(items, ViolationKind.AFTER_END, self._position - len(held))
+                break
+        return b""
 
     # --- small steps ---
 
