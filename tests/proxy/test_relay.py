@@ -48,7 +48,10 @@ from xproxy.events.connection import (
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsRequested, TlsEstablished
+from xproxy.proxy import relay
+from xproxy.proxy.connect import Upstream, open_upstream
 from xproxy.proxy.plane import READ_BYTES_MAX, EpollPlane, WaitReadablePlane
+from xproxy.proxy.sockets import close_socket
 
 PLANES = pytest.mark.parametrize("plane", [EpollPlane, WaitReadablePlane])
 LEGS = pytest.mark.parametrize("secure", [False, True], ids=["clear", "tls"])
@@ -436,6 +439,29 @@ async def test_a_server_that_is_down() -> None:
                 (failed,) = rig.channel.of(UpstreamFailed)
                 assert isinstance(failed, UpstreamFailed)
                 assert (failed.reason, failed.errno) == (UpstreamFailure.REFUSED, "ECONNREFUSED")
+                assert closed.cause is CloseCause.UPSTREAM_FAILED
+
+
+async def test_a_server_that_resets_what_it_has_just_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is gone before anybody could ask who is at its other end: no bug of ours."""
+
+    async def open_and_wait(upstream: Upstream, *, seconds_max: float) -> tuple[socket.socket, float]:
+        sock, seconds = await open_upstream(upstream, seconds_max=seconds_max)
+        accepted, _ = server.accept()
+        close_socket(accepted, abruptly=True)
+        await trio.lowlevel.wait_readable(sock)
+        return sock, seconds
+
+    monkeypatch.setattr(relay, "open_upstream", open_and_wait)
+    with socket.create_server(("127.0.0.1", 0)) as server, trio.fail_after(10):
+        async with proxying(upstream=HostPort("127.0.0.1", server.getsockname()[1])) as rig:
+            with await rig.connect() as client:
+                await send_all(client, b"<")
+                assert await receive_all(client) == b""
+                closed = await rig.channel.wait_for(ConnectionClosed)
+                (failed,) = rig.channel.of(UpstreamFailed)
+                assert isinstance(failed, UpstreamFailed)
+                assert (failed.reason, failed.errno) == (UpstreamFailure.OTHER, "ENOTCONN")
                 assert closed.cause is CloseCause.UPSTREAM_FAILED
 
 

@@ -11,6 +11,7 @@ unread bytes sends RST, and RST takes from the peer what it has not read yet. Wh
 
 import contextlib
 import enum
+import errno
 import logging
 import socket
 import ssl
@@ -30,6 +31,8 @@ from xproxy.events.connection import (
     DirectionTotals,
     UnsupportedTransport,
     UpstreamConnected,
+    UpstreamFailed,
+    UpstreamFailure,
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed
@@ -149,10 +152,24 @@ class Relay:
             verify_name=self._verify_name,
         )
         tune(server, keepalive_seconds=self._limits.keepalive_seconds)
+        try:
+            peer = endpoint_of(server.getpeername())
+        except OSError as error:  # it took the connection and reset it at once
+            self._note(
+                UpstreamFailed(
+                    host=self._around.upstream.host,
+                    port=self._around.upstream.port,
+                    reason=UpstreamFailure.OTHER,
+                    errno=errno.errorcode.get(error.errno or 0),
+                    seconds=seconds,
+                )
+            )
+            self._close(CloseCause.UPSTREAM_FAILED)
+            return
         self._note(
             UpstreamConnected(
                 host=self._around.upstream.host,
-                server=endpoint_of(server.getpeername()),
+                server=peer,
                 local=endpoint_of(server.getsockname()),
                 seconds=seconds,
             )
