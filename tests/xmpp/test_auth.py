@@ -94,16 +94,15 @@ def test_verdicts() -> None:
         "another certificate": verdict(end_point, end_points=("aa", "bb")),
         "exporter": verdict(exporter),
         "y before -PLUS": verdict(b"y"),
-        "y without -PLUS": verdict(b"y", offer=attrs.evolve(OFFER, mechanisms=("SCRAM-SHA-1",))),
     }
     assert {name: made and made.prediction for name, made in told.items()} == {
         "own certificate": "succeeds",
         "another certificate": "fails",
         "exporter": "fails",
         "y before -PLUS": "fails",
-        "y without -PLUS": "unknown",
     }
     assert verdict(b"n") is None
+    assert verdict(b"y", offer=attrs.evolve(OFFER, mechanisms=("SCRAM-SHA-1",))) is None  # agreed: nothing to judge
     assert verdict(exporter, end_points=None) is None  # no TLS: there is nothing to bind to
 
 

@@ -223,12 +223,11 @@ class Authentication:
         client, server = self._end_points.get("client"), self._end_points.get("server")
         equal = None if client is None or server is None else client == server
         if identity.gs2_flag == "y":
-            # RFC 5802 section 6: a server that supports channel binding must refuse "y".
+            # RFC 5802 section 6: the client could bind and believes that the server cannot. Mostly it is right.
             plus = self._offered is not None and any(name.endswith("-PLUS") for name in self._offered.mechanisms)
-            prediction = "fails" if plus else "unknown"
-            reason = (
-                "the server offers -PLUS and must refuse a client that thinks otherwise" if plus else "no -PLUS offer"
-            )
+            if not plus:
+                return []
+            prediction, reason = "fails", "the server offers -PLUS and must refuse a client that thinks otherwise"
         elif identity.channel_binding != _END_POINT:
             prediction, reason = "fails", "this binding belongs to one TLS session, and TLS ends at the proxy"
         elif equal is None:
