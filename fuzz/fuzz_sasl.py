@@ -26,7 +26,7 @@ CORPUS = {
         b"n,,n=user,r=%s",
         b"n,a=z=2Cz,n=us=3Der,r=%s,x=%s",
         b"c=biws,r=%s,p=%s",
-        b"r=%s,s=%s,i=4096,h=%s,t=1.3",
+        b"r=%s,s=%s,i=4096,h=G6k/rBLDqgOhRRaCuuatSDFkJ08=,t=0304",
         b"v=%s",
         b"e=%s",
     ],
@@ -38,6 +38,15 @@ CORPUS = {
     ],
     "EXTERNAL": [b"juliet@example.com", b""],
     "ANONYMOUS": [b"%s"],
+    "CRAM-MD5": [b"user b913a602c7eda7a495b4e6e7334d3890", b"user %s", b"<1896.%s@host>"],
+    "OAUTHBEARER": [
+        b"n,a=user@h,\x01host=h\x01port=5222\x01auth=Bearer %s\x01\x01",
+        b"n,,\x01auth=%s\x01x=%s\x01\x01",
+        b'{"status":"invalid_token","scope":"%s"}',
+        b"\x01",
+    ],
+    "X-OAUTH2": [b"\0user@h\0%s"],
+    "HT-SHA-256-ENDP": [b"user\0%s", b"user\0%s\0%s", b"%s"],
     "X-UNKNOWN": [b"%s", b"u\0%s"],
 }
 # One octet changed may move the border between a name and a secret; these change none.
