@@ -1,5 +1,6 @@
 """Every row of the wire's catalogue goes somewhere: to an action of the list, to a counter, or "later, because"."""
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import pytest
 
 from xproxy.events import EVENT_TYPES
+from xproxy.record.ecs import group_of
+from xproxy.record.fields import FIELDS
 
 ROWS: list[dict[str, Any]] = tomllib.loads(
     (Path(__file__).parents[1] / "vectors" / "catalogue.toml").read_text(encoding="utf-8")
@@ -54,3 +57,16 @@ def test_every_row_goes_somewhere(row: dict[str, Any]) -> None:
     assert row.get("actions") or row.get("counted") or row.get("later")
     assert set(row.get("actions", ())) <= ACTIONS
     assert all(len(row.get(key, "a reason")) > 5 for key in ("counted", "later", "by"))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["event"])
+def test_what_a_row_names_is_there(row: dict[str, Any]) -> None:
+    assert set(row.get("actions", ())) <= EXISTING
+    named = re.findall(r"\b(?:xmpp|xproxy|event)\.[a-z_.]*[a-z_*]", f"{row.get('by', '')} {row.get('counted', '')}")
+    parents = {".".join(field.parent) for field in FIELDS.values()}
+    assert [name for name in named if name not in FIELDS and name.removesuffix(".*") not in parents] == []
+
+
+def test_every_action_stands_in_its_group() -> None:
+    groups = {action: group for group, actions in CLOSED_LIST.items() for action in actions.split()}
+    assert [event.action for event in EVENT_TYPES if group_of(event) != groups[event.action]] == []

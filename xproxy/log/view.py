@@ -282,6 +282,16 @@ def _gist(action: str, document: Document) -> str:
                 text("xproxy.channel_binding.prediction"),
                 text("event.reason"),
             )
+        case "sasl-downgrade":
+            return _join(
+                text("xmpp.sasl.downgrade.kind"),
+                text("xmpp.sasl.mechanism"),
+                _with("before: ", get("xmpp.sasl.downgrade.previous")),
+                _with("missing: ", " ".join(get("xmpp.sasl.downgrade.missing") or ())),
+            )
+        case "upstream-tampering":
+            what, signed = text("xproxy.tampering.kind"), text("xproxy.tampering.signed")
+            return f"{what}: the server signed {signed}, {text('xproxy.tampering.expected')} arrived"
         case "resource-bound":
             asked = _with("asked for ", get("xmpp.bind.resource_requested"))
             return _join(f"as /{text('xmpp.jid').partition('/')[2]}", asked, _duration(get))
@@ -305,6 +315,44 @@ def _gist(action: str, document: Document) -> str:
                 _with("sent ", sent),
                 text("error.code"),
             )
+        case "registration-succeeded" | "password-changed" | "account-removed":
+            return _join(" ".join(get("xmpp.request.fields") or ()), _duration(get))
+        case "registration-failed":
+            return _join(text("xmpp.request.purpose"), _error(get), _duration(get))
+        case "fast-token-issued":
+            asked = "as asked for" if get("xmpp.fast.requested") else "unasked"
+            return _join(asked, text("xmpp.fast.mechanism"), _with("until ", get("xmpp.fast.expires")))
+        case "iq-timeout":
+            payload = _local(text("xmpp.request.payload"))
+            asked = f"{text('xmpp.request.type')} {payload}".strip() or "request"
+            seconds = (get("xmpp.request.threshold_ns") or 0) / 1e9
+            peer = _with("to ", get("xmpp.request.peer"))
+            return _join(f"{asked} by the {text('xmpp.request.sent_by')}", peer, f"no answer in {seconds:g} s")
+        case "iq-unhandled":
+            return _join(_stanza(get), _local(text("xmpp.stanza.unhandled")), _request(get))
+        case "muc-join-failed":
+            codes = _with("status ", " ".join(get("xmpp.muc.status_codes") or ()))
+            words = f"{text('xmpp.muc.kind')}: {text('event.reason')}"
+            return _join(words, text("xmpp.muc.room"), text("error.code"), codes)
+        case "client-failure-suspected":
+            delay = get("xmpp.suspicion.delay_ns")
+            return _join(
+                f"{text('xmpp.suspicion.kind')} ({text('xmpp.suspicion.confidence')} confidence)",
+                _local(text("xmpp.suspicion.payload")),
+                f"after {delay / 1e6:.0f} ms" if delay is not None else "",
+                _with("shape ", get("xmpp.suspicion.fingerprint")),
+            )
+        case "carbons-forged":
+            return _join(f"copy of what was {text('xmpp.carbons.direction')}", _stanza(get))
+        case "dialback-result":
+            return _join(
+                f"{text('xmpp.dialback.element')} {text('xmpp.dialback.verdict')} from the {text('xmpp.sent_by')}",
+                _with("from ", get("xmpp.dialback.from")),
+                _with("to ", get("xmpp.dialback.to")),
+                text("error.code"),
+            )
+        case "component-authenticated" | "component-refused":
+            return _join(text("xmpp.domain"), text("error.code"), _duration(get))
         case "stanza-error":
             return _join(f"{_stanza(get)}: {_error(get)}", _request(get), _shorten(text("xmpp.stanza.skeleton")))
         case "stanza-relayed":
