@@ -4,7 +4,7 @@ import ssl
 
 
 def tells_ends_apart(context: ssl.SSLContext) -> ssl.SSLContext:
-    """Return ``context`` after making a bare FIN an error: before CPython 3.11.4 it reads as close_notify."""
+    """Return ``context`` after making a bare FIN an error: before CPython 3.11.3 it reads as close_notify."""
     context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     return context
 
