@@ -550,3 +550,46 @@ def test_sasl2_with_inline_bind_is_a_session(talk: Dialogue) -> None:
     assert talk.one(SessionEstablished).how == "sasl2"
     talk.server("<stream:features/><presence/>").client("<presence/>")
     assert talk.close is None
+
+
+# A server forgets what it has not finished reading when it accepts a login: what it forgets hides nothing -----------
+
+
+@pytest.mark.parametrize("opening", ["<x>", "<!-- ", "<![CDATA[", "<?x ", "<x a='", "x"])
+@pytest.mark.parametrize("between", ["", HEADER], ids=["plain", "pipelined"])
+def test_what_is_left_open_behind_auth_cannot_swallow_the_next_stream(
+    talk: Dialogue, opening: str, between: str
+) -> None:
+    inside_tls(talk).client(PLAIN + between + opening).server(SUCCESS)
+    if talk.close is None:
+        talk.client(HEADER)
+    talk.one(InspectionLost)
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.INSPECTION_LOST
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<x>", "</x>"), ("<![CDATA[", "<![CDATA[]]>"), ("<!--", "<!-- -->"), ("<?x ", "<?x?>"), ("text", "<r/>")],
+)
+@pytest.mark.parametrize("between", ["", HEADER], ids=["plain", "pipelined"])
+def test_nor_where_it_is_closed_before_the_verdict_is_seen(
+    talk: Dialogue, opening: str, closing: str, between: str
+) -> None:
+    inside_tls(talk).client(PLAIN + between + opening)
+    for said in (HEADER + BIND, closing):
+        if talk.close is None:
+            talk.client(said)
+    talk.one(InspectionLost)
+    assert talk.close is not None
+
+
+def test_behind_success_comes_a_header(talk: Dialogue) -> None:
+    inside_tls(talk).client(PLAIN).server(SUCCESS).client("\n<r xmlns='urn:xmpp:sm:3'/>")
+    assert talk.one(InspectionLost).reason == "restart-missing"
+    assert talk.close is not None
+
+
+def test_behind_success_a_client_may_also_leave(talk: Dialogue) -> None:
+    inside_tls(talk).client(PLAIN).server(SUCCESS).client("\n</stream:stream>")
+    assert talk.close is None

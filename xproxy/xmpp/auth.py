@@ -7,6 +7,7 @@ The two profiles differ in how elements are spelt and in what rides on them (``s
 same. What an offer or a login is compared with comes from ``Memory``.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,7 +15,6 @@ import attrs
 from lxml import etree
 
 from xproxy.events import Event, Side
-from xproxy.events.account import FastTokenIssued
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
     SaslAborted,
@@ -28,11 +28,12 @@ from xproxy.events.sasl import (
 )
 from xproxy.events.tls import PlaintextAuthentication, TlsEstablished
 from xproxy.xmpp import ns, sasl2
+from xproxy.xmpp.account import token_issued
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.sasl import Challenge, Decoder, Identity, decode_base64, decode_initial_response, decoder_for
 from xproxy.xmpp.sasl.downgrade import TLS_VERSIONS, expected_h, hash_name_of, is_offer_genuine
 from xproxy.xmpp.sasl.strength import is_cleartext, strength_of
-from xproxy.xmpp.stanza import Conditions, element_text, keyed_hash, read_conditions
+from xproxy.xmpp.stanza import Conditions, keyed_hash, own_text, read_conditions
 
 PROFILE: Final = "rfc6120"
 AUTH: Final = f"{{{ns.SASL}}}auth"
@@ -45,6 +46,8 @@ FAILURE: Final = f"{{{ns.SASL}}}failure"
 BROKEN_BY_PROXY: Final = "channel-binding-broken-by-proxy"
 _END_POINT: Final = "tls-server-end-point"  # RFC 5929 section 4: the only binding that can cross
 _NOBODY: Final = Identity()
+_NAME: Final = re.compile(r"[A-Za-z0-9_\-]{1,20}")  # sasl-mech, RFC 4422 section 3.1, in either case
+_NO_NAME: Final = "?"  # what stands where a mechanism's name should be might be anything, also a payload
 
 # What stands behind a condition of RFC 6120 section 6.5. For not-authorized it depends on what was shown.
 _CAUSES: Final = {
@@ -75,7 +78,7 @@ class _Attempt:
     predicted_to_fail: bool = False
     aborted: bool = False
     by_token: bool = False
-    token_requested: str | None = None
+    request: sasl2.Request | None = None
     tasks: tuple[str, ...] = ()
 
 
@@ -89,6 +92,7 @@ class Authentication:
         self._memory = memory if memory is not None else Memory()
         self._count = 0
         self._attempt: _Attempt | None = None
+        self._overlapped = False  # a login began before the verdict on another: whose the next verdicts are is unknown
         self._offers: dict[str, SaslOffered] = {}
         self._legs: dict[Side, TlsEstablished] = {}
         self._domain: str | None = None
@@ -98,8 +102,8 @@ class Authentication:
 
     @property
     def in_progress(self) -> bool:
-        """True between the client's choice and the server's verdict."""
-        return self._attempt is not None
+        """True between the client's choice and the server's verdict; that of the last, where several may be due."""
+        return self._attempt is not None or self._overlapped
 
     def offered(self, offers: Iterable[SaslOffered], domain: str | None) -> list[Event]:
         """Take what the server of ``domain`` offers in the current stream, one offer a profile."""
@@ -122,6 +126,7 @@ class Authentication:
         """Drop what was learnt in clear (RFC 6120 section 5.4.3.3); attempts go on being counted."""
         self._offers = {}
         self._attempt = None
+        self._overlapped = False
         self.challenged_at_ns = None
 
     def secured(self, facts: TlsEstablished) -> None:
@@ -132,18 +137,18 @@ class Authentication:
 
     def auth(self, element: etree._Element, at_ns: int, *, starttls_offered: bool) -> list[Event]:
         """``<auth/>``: the client chose a mechanism (RFC 6120 section 6.4.2)."""
-        attempt = self._begin(PROFILE, element.get("mechanism", ""), at_ns)
-        payload, encoding = decode_initial_response(element_text(element))
-        return self._started(attempt, payload, encoding, None, starttls_offered=starttls_offered)
+        attempt, events = self._begin(PROFILE, element, element.get("mechanism", ""), at_ns)
+        payload, encoding = decode_initial_response(own_text(element))
+        return self._started(attempt, payload, encoding, events, starttls_offered=starttls_offered)
 
     def authenticate(self, element: etree._Element, at_ns: int, *, starttls_offered: bool) -> list[Event]:
         """``<authenticate/>``: the same in SASL2, with what is asked for besides (XEP-0388 section 2.4)."""
         request = sasl2.read_request(element, key=self._key)
-        attempt = self._begin(sasl2.PROFILE, request.mechanism, at_ns)
+        attempt, events = self._begin(sasl2.PROFILE, None, request.mechanism, at_ns)
         attempt.by_token = request.fast is not None
-        attempt.token_requested = request.token_requested
+        attempt.request = request
         payload, encoding = sasl2.initial_response(element)
-        return self._started(attempt, payload, encoding, request, starttls_offered=starttls_offered)
+        return self._started(attempt, payload, encoding, events, starttls_offered=starttls_offered)
 
     def response(self, element: etree._Element) -> list[Event]:
         """``<response/>`` of either profile: the client answered a challenge (RFC 6120 section 6.4.3)."""
@@ -152,9 +157,9 @@ class Authentication:
         if attempt is None:
             return []
         before = attempt.identity
+        events = _element_inside(element, attempt)
         payload, _ = self._payload(attempt, element)
         problem = self._read_response(attempt, payload)
-        events: list[Event] = []
         if problem is not None:
             events.append(SaslMalformed(mechanism=attempt.mechanism, kind=problem, step=attempt.responses - 1))
         if before.gs2_flag is None:
@@ -194,13 +199,14 @@ class Authentication:
             return []
         attempt.rounds += 1
         self.challenged_at_ns = at_ns
+        events = _element_inside(element, attempt)
         payload, _ = self._payload(attempt, element)
         if payload is None:
-            return [SaslMalformed(mechanism=attempt.mechanism, kind="base64", step=attempt.rounds)]
+            return [*events, SaslMalformed(mechanism=attempt.mechanism, kind="base64", step=attempt.rounds)]
         facts = attempt.decoder.challenge(payload, attempt.rounds)
         if facts.iterations is not None:
             attempt.iterations = facts.iterations
-        events: list[Event] = self._check_signed(attempt, facts)
+        events += self._check_signed(attempt, facts)
         if facts.problem is not None:
             events.append(SaslMalformed(mechanism=attempt.mechanism, kind=facts.problem, step=attempt.rounds))
         return events
@@ -215,12 +221,11 @@ class Authentication:
 
     def success2(self, success: sasl2.Success, at_ns: int) -> list[Event]:
         """``<success/>`` of SASL2, and the token that came with it (XEP-0388 section 2.6.1, XEP-0484)."""
-        requested = self._attempt.token_requested if self._attempt else None
+        request = self._attempt.request if self._attempt else None
         events = self._succeeded(at_ns, success.identifier)
-        if success.token_issued:
-            events.append(
-                FastTokenIssued(requested=requested is not None, mechanism=requested, expires=success.token_expires)
-            )
+        token = token_issued(success, request)
+        if token is not None:
+            events.append(token)
         return events
 
     def failure(self, element: etree._Element, at_ns: int) -> list[Event]:
@@ -234,33 +239,49 @@ class Authentication:
 
     # What both profiles share ---------------------------------------------------------------------------------------
 
-    def _begin(self, profile: str, mechanism: str, at_ns: int) -> _Attempt:
+    def _begin(
+        self, profile: str, element: etree._Element | None, sent: str, at_ns: int
+    ) -> tuple[_Attempt, list[Event]]:
+        """Begin an attempt with a mechanism as ``sent``; say what is odd about that."""
         self._count += 1
         self.challenged_at_ns = None
-        self._attempt = _Attempt(
+        mechanism = sent if _NAME.fullmatch(sent) else _NO_NAME
+        # RFC 6120 section 6.4.2: the server drops the handshake that is under way. It may have judged it already.
+        self._overlapped = self.in_progress
+        attempt = self._attempt = _Attempt(
             profile=profile,
             mechanism=mechanism,
             number=self._count,
             started_at_ns=at_ns,
             decoder=decoder_for(mechanism),
         )
-        return self._attempt
+        events: list[Event] = []
+        if mechanism is _NO_NAME:
+            events.append(SaslMalformed(mechanism=mechanism, kind="mechanism", step=0))
+        if self._overlapped:
+            events.append(SaslMalformed(mechanism=mechanism, kind="overlapping", step=0))
+        if element is not None:
+            events += _element_inside(element, attempt)
+        return attempt, events
 
     def _started(
         self,
         attempt: _Attempt,
         payload: bytes | None,
         encoding: str | None,
-        request: sasl2.Request | None,
+        events: list[Event],
         *,
         starttls_offered: bool,
     ) -> list[Event]:
+        """The first message of an attempt was read as ``payload``; ``events`` is what was odd so far."""
         problem = self._read_response(attempt, payload) if encoding is not None else None
+        request = attempt.request
         identity, mechanism = attempt.identity, attempt.mechanism
         offer = self._offers.get(attempt.profile)
         agent = request.user_agent if request is not None else None
         offered = None if offer is None else mechanism in offer.mechanisms or attempt.by_token
-        events: list[Event] = [
+        events.insert(
+            0,
             SaslStarted(
                 profile=attempt.profile,
                 mechanism=mechanism,
@@ -277,9 +298,9 @@ class Authentication:
                 inline=request.inline if request is not None else (),
                 by_token=attempt.by_token,
                 token_invalidated=request is not None and request.fast is not None and request.fast.invalidate,
-                token_requested=attempt.token_requested,
-            )
-        ]
+                token_requested=request.token_requested if request is not None else None,
+            ),
+        )
         if problem is not None:
             events.append(SaslMalformed(mechanism=mechanism, kind=problem, step=0))
         if Side.CLIENT not in self._legs:
@@ -292,7 +313,7 @@ class Authentication:
 
     def _payload(self, attempt: _Attempt, element: etree._Element) -> tuple[bytes | None, str]:
         if attempt.profile == PROFILE:
-            return decode_base64(element_text(element))
+            return decode_base64(own_text(element))
         return sasl2.payload_of(element)
 
     def _read_response(self, attempt: _Attempt, payload: bytes | None) -> str | None:
@@ -307,11 +328,22 @@ class Authentication:
 
     def _succeeded(self, at_ns: int, authorization_id: str | None) -> list[Event]:
         attempt, self._attempt = self._attempt, None
+        overlapped, self._overlapped = self._overlapped, False
         self.challenged_at_ns = None
         self.succeeded = True
+        if attempt is None and overlapped:
+            attempt = _Attempt(
+                profile=PROFILE,
+                mechanism=_NO_NAME,
+                number=self._count,
+                started_at_ns=at_ns,
+                decoder=decoder_for(_NO_NAME),
+            )
         if attempt is None:
             return [SaslMalformed(mechanism="", kind="success-without-auth", step=0)]
         self.security_layer = attempt.identity.security_layer
+        if overlapped:
+            attempt.identity = _NOBODY
         if (user := self._user_key(attempt)) is not None and not attempt.by_token:
             self._memory.logged_in_by(user, attempt.mechanism)
         return [
@@ -331,6 +363,8 @@ class Authentication:
     def _failed(self, facts: Conditions, at_ns: int) -> list[Event]:
         attempt, self._attempt = self._attempt, None
         self.challenged_at_ns = None
+        if attempt is not None and self._overlapped:
+            attempt.identity = _NOBODY
         if attempt is not None and attempt.aborted and facts.condition == "aborted":
             return []  # the answer to <abort/>, which is recorded
         return [
@@ -426,6 +460,13 @@ class Authentication:
             return None
         ja4 = (client.ja4 if client is not None else None) or ""
         return keyed_hash(self._key, "login", f"{attempt.identity.authcid}\0{self._domain or ''}\0{ja4}")
+
+
+def _element_inside(element: etree._Element, attempt: _Attempt) -> list[Event]:
+    """A message holds character data and nothing else; servers differ in what they make of an element in it."""
+    if any(isinstance(child.tag, str) for child in element):
+        return [SaslMalformed(mechanism=attempt.mechanism, kind="element-inside", step=attempt.responses)]
+    return []
 
 
 def _end_point(facts: TlsEstablished) -> str | None:

@@ -32,6 +32,7 @@ from xproxy.xmpp.stanza import (
     Conditions,
     element_text,
     keyed_hash,
+    own_text,
     read_conditions,
 )
 
@@ -304,7 +305,7 @@ def payload_of(element: etree._Element) -> tuple[bytes | None, Encoding]:
 
     The XEP's own examples are indented; that is "whitespace", and "=" is data in no spelling.
     """
-    text = element_text(element)
+    text = own_text(element)
     return (None, "invalid") if text.strip() == "=" else decode_base64(text)
 
 

@@ -54,6 +54,14 @@ def element_text(element: etree._Element) -> str:
     return "".join(element.itertext())
 
 
+def own_text(element: etree._Element) -> str:
+    """Return the character data of an element itself, as servers read payloads: not what stands in child elements.
+
+    Not ``.text``: that stops at a comment, and what stands behind it would be hidden.
+    """
+    return (element.text or "") + "".join(child.tail or "" for child in element)
+
+
 def keyed_hash(key: bytes, domain: str, value: str) -> str:
     """Return 16 hex digits that stand for ``value``: HMAC-SHA-256 over ``domain NUL value``.
 
