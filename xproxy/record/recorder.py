@@ -18,6 +18,7 @@ import orjson
 
 from xproxy.events import EVENT_TYPES, Event, Level, Side
 from xproxy.events.connection import ConnectionAccepted, UpstreamConnected
+from xproxy.events.delegates import delegates_of
 from xproxy.events.sasl import SaslStarted, SaslSucceeded
 from xproxy.events.session import ResourceBound, SessionEstablished
 from xproxy.events.stream import StreamOpened
@@ -244,5 +245,8 @@ _ENVELOPES: Final = {event_type: _envelope_of(event_type) for event_type in EVEN
 def _record(event: Event, at_ns: int, event_id: str, template: Document) -> Record:
     top, constant = _ENVELOPES[type(event)]
     document = {"@timestamp": timestamp(at_ns), **top, "event": {"id": event_id, **constant}, **template}
-    write_facts(document, facts_of(event))
+    facts = facts_of(event)
+    if delegates := delegates_of(event):
+        facts = {**facts, "xmpp.delegate": delegates}
+    write_facts(document, facts)
     return Record(document, event.level, event.action)
