@@ -41,7 +41,7 @@ from xproxy.events.stream import (
     StreamViolation,
 )
 from xproxy.events.tls import PlaintextAuthentication, StarttlsInjection, StarttlsRefused, TlsFailed, TlsFailure
-from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName
+from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName, Wake
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Phase
 
@@ -467,12 +467,13 @@ def test_a_stream_error_names_its_condition_and_the_way_round_the_proxy(talk: Di
 def test_an_end_without_a_closing_tag_is_passed_on_at_once_and_in_kind() -> None:
     for how in EndOfInput:
         talk = Dialogue().log_in()
+        talk.after(3)  # long behind the last stanza: nothing to suspect
         assert talk.ends(Side.CLIENT, how) == [Close(cause=CloseCause.CLIENT_ENDED, initiator=Side.CLIENT, how=how)]
 
 
 def test_behind_a_closing_tag_the_other_side_may_finish(talk: Dialogue) -> None:
     talk.log_in().client("</stream:stream>")
-    assert talk.ends(Side.CLIENT) == []
+    assert talk.ends(Side.CLIENT) == [Wake()]
     talk.server("<message/></stream:stream>")
     assert talk.forwarded == talk.said
     actions = talk.ends(Side.SERVER, EndOfInput.CLOSE_NOTIFY)
@@ -497,6 +498,7 @@ def test_negotiation_has_a_deadline_and_a_session_has_none() -> None:
     assert talk.after(59) == []
     assert talk.after(1) == [Close(cause=CloseCause.NEGOTIATION_TIMEOUT, initiator=None)]
     talk = Dialogue().log_in()
+    assert talk.after(400) == []
     assert talk.session.next_tick_ns is None
 
 

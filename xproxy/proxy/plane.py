@@ -47,6 +47,7 @@ from xproxy.xmpp.actions import (
     Send,
     StartTls,
     VerifyName,
+    Wake,
 )
 
 log = logging.getLogger(__name__)
@@ -345,6 +346,8 @@ class _Turns:
                     if flow.close is None:
                         self._close(flow, action)
                     return
+                case Wake():
+                    pass  # the deadline is looked at below
                 case _:
                     assert_never(action)
         tick_ns = flow.core.next_tick_ns

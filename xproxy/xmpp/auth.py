@@ -33,9 +33,12 @@ from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.sasl import Challenge, Decoder, Identity, decode_base64, decode_initial_response, decoder_for
 from xproxy.xmpp.sasl.downgrade import TLS_VERSIONS, expected_h, hash_name_of, is_offer_genuine
 from xproxy.xmpp.sasl.strength import is_cleartext, strength_of
-from xproxy.xmpp.stanza import Conditions, keyed_hash, own_text, read_conditions
+from xproxy.xmpp.stanza import Conditions, keyed_hash, own_text, read_conditions, read_error
 
 PROFILE: Final = "rfc6120"
+LEGACY_PROFILE: Final = "xep-0078"
+LEGACY_PLAIN: Final = "IQ-AUTH-PLAIN"  # no names of the registry; they stand where a mechanism's would
+LEGACY_DIGEST: Final = "IQ-AUTH-DIGEST"
 AUTH: Final = f"{{{ns.SASL}}}auth"
 RESPONSE: Final = f"{{{ns.SASL}}}response"
 ABORT: Final = f"{{{ns.SASL}}}abort"
@@ -236,6 +239,36 @@ class Authentication:
     def failure2(self, element: etree._Element, at_ns: int) -> list[Event]:
         """``<failure/>`` of SASL2 (XEP-0388 section 2.6.2)."""
         return self._failed(sasl2.read_failure(element, server_text=self._server_text), at_ns)
+
+    # Legacy: before SASL ---------------------------------------------------------------------------------------------
+
+    def legacy(self, element: etree._Element, at_ns: int, *, starttls_offered: bool) -> list[Event]:
+        """An ``iq`` of type set from the client before its session; XEP-0078 logs in by one (obsolete)."""
+        query = element.find(f"{{{ns.IQ_AUTH}}}query")
+        if query is None or element.get("type") != "set":
+            return []
+        # The digest is SHA-1 over stream id and password: it can be guessed from, so it is kept no more than they are.
+        digest = query.find(f"{{{ns.IQ_AUTH}}}digest") is not None
+        attempt, events = self._begin(LEGACY_PROFILE, None, LEGACY_DIGEST if digest else LEGACY_PLAIN, at_ns)
+        username = query.find(f"{{{ns.IQ_AUTH}}}username")
+        attempt.identity = Identity(authcid=None if username is None else own_text(username) or None)
+        return self._started(attempt, None, None, events, starttls_offered=starttls_offered)
+
+    def legacy_ended(self, element: etree._Element, at_ns: int) -> list[Event]:
+        """The answer to it: a result, or an error (XEP-0078 section 3)."""
+        if element.get("type") == "result":
+            return self._succeeded(at_ns, None)
+        error = read_error(element, server_text=self._server_text, sent_by=Side.SERVER)
+        return self._failed(
+            Conditions(
+                condition=error.condition,
+                condition_known=error.condition_known,
+                application_conditions=error.application_conditions,
+                text=error.text,
+                text_bytes=error.text_bytes,
+            ),
+            at_ns,
+        )
 
     # What both profiles share ---------------------------------------------------------------------------------------
 

@@ -5,8 +5,8 @@ An answer belongs to a request by its id and its peer. The client's own server a
 Before the account is known nobody else can reach the client, and any address answers a request to home: some servers
 put the account's JID on the bind result, which is what first tells it.
 
-A request that is not answered in the time its sender waits is *expired*: it is told once, and kept a while longer so that
-a late answer is known for what it is. ``next_due_ns`` says when to look again; it may be early, never late.
+A request that is not answered in the time its sender waits is *expired*: it is told once, and kept so that a late
+answer is known for what it is. ``next_due_ns`` says when to look again; it may be early, never late.
 
 Memory is bounded whatever peers write: ``limit`` requests a direction, the oldest goes first, and an id or an address
 that is long is kept as a digest.
@@ -36,7 +36,7 @@ _NS: Final = 1_000_000_000
 @attrs.define
 class _Waiting:
     peer: str
-    to: str | None  # the peer as it was written
+    to: str | None  # the peer as it was written, cut
     id: str | None
     type: str | None
     payload: str | None
@@ -107,9 +107,7 @@ class PendingRequests:
                     continue
                 facts = waiting.facts(asker, at_ns)
                 waiting.expired = True
-                found.append(
-                    Expired(request=facts, id=waiting.id, peer=waiting.to, threshold_ns=waiting.threshold_ns)
-                )
+                found.append(Expired(request=facts, id=waiting.id, peer=waiting.to, threshold_ns=waiting.threshold_ns))
             # In order, an answer that comes too late would be taken for that of the next one.
             self._without_id[asker] = deque(each for each in self._without_id[asker] if not each.expired)
         return found
@@ -145,7 +143,7 @@ class PendingRequests:
         id_ = element.get("id")
         waiting = _Waiting(
             peer=peer,
-            to=to,
+            to=to[:KEY_CHARS_MAX] if to else None,
             id=_bounded(id_) if id_ else None,
             type=element.get("type"),
             payload=payload,

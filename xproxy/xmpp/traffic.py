@@ -11,7 +11,14 @@ from lxml import etree
 
 from xproxy.config.stream import StreamPolicy
 from xproxy.events import Event, Side
-from xproxy.events.stanza import ClientFailureSuspected, IqTimeout, RequestFacts, StanzaError, StanzaFacts, StanzaRelayed
+from xproxy.events.stanza import (
+    ClientFailureSuspected,
+    IqTimeout,
+    RequestFacts,
+    StanzaError,
+    StanzaFacts,
+    StanzaRelayed,
+)
 from xproxy.jid import Jid
 from xproxy.xmpp import ns
 from xproxy.xmpp.account import purpose_of, registration_ended, registration_fields
@@ -39,9 +46,6 @@ class Traffic:
         self._pending = PendingRequests(pending_max)
         self._jid: Jid | None = None
         self._joining: dict[str, None] = {}  # rooms asked for and not yet entered, oldest first
-        self._delivered: FirstLevelElement | None = None  # the server's last stanza, while it can still be read
-        self._delivered_at_ns = 0
-        self._refused_at_ns: int | None = None  # since then the server's stream is not XML to us
 
     @property
     def next_due_ns(self) -> int | None:
@@ -188,23 +192,17 @@ class Traffic:
 
     # What a client's end says ---------------------------------------------------------------------------------------
 
-    def delivered(self, item: FirstLevelElement | None, at_ns: int) -> None:
-        """Remember the server's last stanza; None once it cannot be read any more."""
-        self._delivered = item
-        if item is not None:
-            self._delivered_at_ns = at_ns
+    def client_gone(
+        self, at_ns: int, delivered: FirstLevelElement | None, delivered_at_ns: int, refused_at_ns: int | None
+    ) -> list[Event]:
+        """The client went without a closing tag: say what it had just been sent, if that was just now.
 
-    def refused(self, at_ns: int) -> None:
-        """The server sent what is no XML to us, and perhaps not to the client either."""
-        self._refused_at_ns = at_ns
-
-    def client_gone(self, at_ns: int) -> list[Event]:
-        """The client went without a closing tag: say what it had just been sent, if that was just now."""
-        if self._refused_at_ns is not None:
-            delay_ns = at_ns - self._refused_at_ns
-            if delay_ns <= REFUSED_XML_SECONDS_MAX * _NS_PER_SECOND:
-                return [_suspicion("xml-refused", "high", None, None, delay_ns, 1)]
-        item, delay_ns = self._delivered, at_ns - self._delivered_at_ns
+        ``delivered``: the server's last stanza, where it can still be read. ``refused_at_ns``: when the server sent
+        what is no XML to us.
+        """
+        if refused_at_ns is not None and at_ns - refused_at_ns <= REFUSED_XML_SECONDS_MAX * _NS_PER_SECOND:
+            return [_suspicion("xml-refused", "high", None, None, at_ns - refused_at_ns, 1)]
+        item, delay_ns = delivered, at_ns - delivered_at_ns
         if item is None or delay_ns > CRASH_SECONDS_MAX * _NS_PER_SECOND:
             return []
         shape = fingerprint(item.element)

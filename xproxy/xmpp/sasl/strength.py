@@ -5,7 +5,7 @@ EXTERNAL, tokens and ANONYMOUS prove something else; a client that turns to one 
 
 from typing import Final
 
-_CLEARTEXT: Final = frozenset({"PLAIN", "LOGIN"})  # the password itself crosses the stream
+_CLEARTEXT: Final = frozenset({"PLAIN", "LOGIN", "IQ-AUTH-PLAIN"})  # the password itself crosses the stream
 _BOUND: Final = 100  # channel binding outweighs the hash: it is what keeps a third party out
 
 
@@ -19,7 +19,7 @@ def strength_of(mechanism: str) -> int | None:
     name = mechanism.upper()
     if name in _CLEARTEXT:
         return 1
-    if name in ("CRAM-MD5", "DIGEST-MD5"):  # RFC 6331: obsolete
+    if name in ("CRAM-MD5", "DIGEST-MD5", "IQ-AUTH-DIGEST"):  # RFC 6331: obsolete
         return 2
     if not name.startswith("SCRAM-"):
         return None
