@@ -544,8 +544,9 @@ class Session:
                 self._stanza_error(direction, item, at_ns)
             elif self._debug:
                 self._relayed(direction, item)
-            if not self.established and direction is self._server:
-                self._ready("observed", None, at_ns)  # only a live session is sent messages and presence
+            if not self.established and direction is self._server and not is_error:
+                # Only a live session is sent messages and presence. An error may be the client's own stanza, sent back.
+                self._ready("observed", None, at_ns)
 
     def _iq(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
         element = item.element
@@ -643,7 +644,7 @@ class Session:
             self._stream_error_seen(direction, item.element)
         elif name == _COMPRESSED and direction is self._server:
             self._unreadable("compression", item.offset)
-        elif self.established:
+        elif self.established and namespace != ns.SASL:  # a login is seen wherever it is tried
             if self._debug:
                 self._relayed(direction, item)
         elif direction is self._client:
@@ -682,6 +683,8 @@ class Session:
             self._auth.offered(features.offered)
             if features.offered is not None:
                 self._observe(features.offered)
+            if self._auth.succeeded and self._client.content == ns.SERVER and _BIND not in features.seen.features:
+                self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
         elif name == auth.CHALLENGE:
             self._observe_all(self._auth.challenge(element))
         elif name == auth.SUCCESS:
@@ -705,7 +708,10 @@ class Session:
 
     def _logged_in(self, item: FirstLevelElement, at_ns: int) -> None:
         """Both directions restart now (section 6.4.6): the server's at this byte, the client's where it says so."""
+        expected = self._auth.in_progress
         self._observe_all(self._auth.success(at_ns))
+        if self.established and not expected:
+            return  # nobody asked, and nobody will begin anew
         self._names.logged_in()
         self._server.restarting = RestartReason.SASL
         self._server.reader.restart()
@@ -716,8 +722,6 @@ class Session:
             return
         if self._auth.security_layer:
             self._unreadable("security-layer", item.offset)
-        elif self._client.content == ns.SERVER:
-            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
 
     def _stream_management(self, direction: _Direction, local: str, element: etree._Element, at_ns: int) -> None:
         if direction is self._client:
