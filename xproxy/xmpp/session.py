@@ -218,7 +218,6 @@ class Session:
         names = NameBudget(limits)
         self._names = names
         self._memory = memory if memory is not None else Memory()
-        self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
         self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
@@ -390,7 +389,7 @@ class Session:
             elif direction is self._client and self._auth.in_progress and not _TAG_BEGIN.match(held):
                 self._lost(direction, LossScope.STREAM, "no-element-in-login", reader.offset)
                 return items
-        elif len(held) <= self._stanza_bytes_max:
+        elif len(held) <= self._names.stanza_bytes_max:
             return items
         items += reader.feed(bytes(held))
         held.clear()
