@@ -62,7 +62,8 @@ def test_an_identity_that_comes_with_the_response_is_in_the_outcome() -> None:
     auth, events = begin(None, "DIGEST-MD5")
     assert isinstance(events[0], SaslStarted)
     assert events[0].initial_response_bytes is None
-    auth.challenge(element("challenge", b'realm="r",nonce="n",qop="auth",charset=utf-8,algorithm=md5-sess'), 0)
+    offered = b'realm="r",nonce="n",qop="auth,auth-conf",charset=utf-8,algorithm=md5-sess'
+    auth.challenge(element("challenge", offered), 0)
     response = b'username="juliet",realm="r",nonce="n",nc=00000001,cnonce="c",qop=auth-conf,response=0,charset=utf-8'
     auth.response(element("response", response))
     (done,) = auth.success(0)

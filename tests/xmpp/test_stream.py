@@ -529,6 +529,27 @@ def test_an_element_may_not_grow_for_ever(start: bytes, filling: bytes) -> None:
     assert reader.feed(b"x") == []
 
 
+@pytest.mark.parametrize("start", [b"<stream:stream a='", HEADER + b"<a>", HEADER + b"<a b='"])
+def test_a_stranger_may_fill_less_memory_than_a_user(start: bytes) -> None:
+    """A tree of empty elements takes forty times its octets; a thousand strangers with 1 MiB each took all there is."""
+    reader = new_reader(logged_in=False)
+    items = reader.feed(start)
+    for _ in range(70):
+        items += reader.feed(b"x" * 1_000)
+    last = items[-1]
+    assert isinstance(last, StreamLimit)
+    assert (last.limit, last.value) == ("stream.stanza_before_login_bytes_max", 65_536)
+    assert reader.broken
+
+
+def test_the_largest_kerberos_token_comes_through() -> None:
+    reader = new_reader(logged_in=False)
+    items = reader.feed(HEADER + b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='GSSAPI'>")
+    items += reader.feed(b"x" * 64_000)
+    items += reader.feed(b"</auth>")
+    assert isinstance(items[-1], FirstLevelElement)
+
+
 def test_text_at_stream_level_may_not_grow_for_ever() -> None:
     reader = opened(stanza_bytes_max=20_000)
     for _ in range(10):

@@ -89,11 +89,13 @@ from xproxy.xmpp.traffic import Traffic
 _ROOT: Final = f"{{{ns.STREAMS}}}stream"
 _STREAM_ERROR: Final = f"{{{ns.STREAMS}}}error"
 _STREAM_ERROR_CONDITION: Final = f"{{{ns.STREAM_ERRORS}}}"
+_BIND: Final = f"{{{ns.BIND}}}bind"
 _COMPRESSED: Final = f"{{{ns.COMPRESS}}}compressed"
 _COMPONENT_HANDSHAKE: Final = f"{{{ns.COMPONENT}}}handshake"
 _TOO_HIGH: Final = tuple(f"{{{namespace}}}handled-count-too-high" for namespace in ns.SM)
 _SEE_OTHER_HOST: Final = f"{_STREAM_ERROR_CONDITION}see-other-host"
 
+_LOGINS: Final = frozenset({ns.SASL, ns.SASL2})
 _STANZAS: Final = {f"{{{content}}}{kind}": kind for content in ns.CONTENT for kind in ns.STANZA_KINDS}
 _WHITESPACE: Final = b" \t\r\n"
 _TAG_BEGIN: Final = re.compile(rb"<[^!?]")  # of an element or a closing tag: no comment, CDATA section, PI or text
@@ -229,7 +231,6 @@ class Session:
         names = NameBudget(limits)
         self._names = names
         self._memory = memory if memory is not None else Memory()
-        self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
         self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
@@ -447,7 +448,7 @@ class Session:
             elif direction is self._client and self._auth.in_progress and not _TAG_BEGIN.match(held):
                 self._lost(direction, LossScope.STREAM, "no-element-in-login", reader.offset)
                 return items
-        elif len(held) <= self._stanza_bytes_max:
+        elif len(held) <= self._names.stanza_bytes_max:
             return items
         items += reader.feed(bytes(held))
         held.clear()
@@ -606,8 +607,9 @@ class Session:
             direction.iqs += 1
             self._iq(direction, item, at_ns)
             return
-        if not self.established and direction is self._server:
-            self._ready("observed", None, at_ns)  # only a live session is sent messages and presence
+        if not self.established and direction is self._server and element.get("type") != "error":
+            # Only a live session is sent messages and presence. An error may be the client's own stanza, sent back.
+            self._ready("observed", None, at_ns)
 
     def _iq(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
         element, side = item.element, direction.side
@@ -660,7 +662,7 @@ class Session:
             self._unreadable("compression", item.offset)
         elif namespace == ns.DIALBACK:
             self._dialback(direction, item.element, at_ns)
-        elif self.established:
+        elif self.established and namespace not in _LOGINS:  # a login is seen wherever it is tried
             self._observe_all(self._traffic.relayed(direction.side, item))
         elif direction is self._client:
             self._client_nonza(name, item.element, at_ns)
@@ -698,7 +700,7 @@ class Session:
         if name == negotiate.PROCEED:
             self._observe(StreamViolation(sent_by=Side.SERVER, kind="proceed-without-starttls", offset=item.offset))
         elif name == negotiate.FEATURES:
-            self._features_seen(element)
+            self._features_seen(element, at_ns)
         elif name in (auth.CHALLENGE, sasl2.CHALLENGE):
             self._observe_all(self._auth.challenge(element, at_ns))
             self._arm()
@@ -718,7 +720,7 @@ class Session:
             self._observe(ComponentAuthenticated(domain=self.domain, duration_ns=at_ns - begun_ns))
             self._ready("component", None, at_ns)
 
-    def _features_seen(self, element: etree._Element) -> None:
+    def _features_seen(self, element: etree._Element, at_ns: int) -> None:
         features = self._features = negotiate.read_features(element)
         self._observe(features.seen)
         domain, is_clear = self.domain, not self._secure and not self._auth.succeeded
@@ -730,6 +732,8 @@ class Session:
             self._observe(StarttlsStripped(domain=domain))
         self._observe_all(features.offers)
         self._observe_all(self._auth.offered(features.offers, self.domain))
+        if self._auth.succeeded and self._client.content == ns.SERVER and _BIND not in features.seen.features:
+            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
 
     def _is_starttls_offered(self) -> bool:
         return self._features is not None and self._features.starttls_offered
@@ -750,7 +754,10 @@ class Session:
 
     def _logged_in(self, item: FirstLevelElement, at_ns: int) -> None:
         """Both directions restart now (section 6.4.6): the server's at this byte, the client's where it says so."""
+        expected = self._auth.in_progress
         self._observe_all(self._auth.success(at_ns))
+        if self.established and not expected:
+            return  # nobody asked, and nobody will begin anew
         self._names.logged_in()
         self._server.restarting = RestartReason.SASL
         self._server.reader.restart()
@@ -764,8 +771,6 @@ class Session:
             return
         if self._auth.security_layer:
             self._unreadable("security-layer", item.offset)
-        elif self._client.content == ns.SERVER:
-            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
 
     def _logged_in2(self, element: etree._Element, at_ns: int) -> None:
         """SASL2: no restart, and what was asked for inline is answered within (XEP-0388 section 2.6.1)."""
