@@ -160,8 +160,8 @@ def _get(document: Document, name: str) -> Any:
 def _who(document: Document) -> str:
     """Return the client: his bare address if he named one (? while only a claim), else where he comes from."""
     source = _get(document, "xmpp.jid_source")
-    if source is not None:
-        jid = str(document["xmpp"]["jid"]).partition("/")[0]
+    if source is not None and (full := _get(document, "xmpp.jid")) is not None:
+        jid = str(full).partition("/")[0]
         return jid if source in {"sasl-success", "bind-result", "resumed"} else f"{jid}?"
     return _address(document, "source")
 
@@ -182,7 +182,7 @@ def _gist(action: str, document: Document) -> str:
 
     match action:
         case "connection-accepted":
-            return f"dialled {_address(document, 'xproxy.listener')}"
+            return _with("dialled ", _address(document, "xproxy.listener"))
         case "connection-refused":
             return _join(text("event.reason"), _with("limit ", get("xproxy.limit.value")))
         case "connection-stalled":
@@ -195,7 +195,8 @@ def _gist(action: str, document: Document) -> str:
             return _join(_server(document), _with("from ", _address(document, "xproxy.upstream.local")), _duration(get))
         case "upstream-failed":
             port = get("destination.port")
-            return _join(f"{text('destination.address')} port {port}", text("event.reason"), text("error.code"))
+            where = f"{text('destination.address')} port {port}".strip()
+            return _join(where, text("event.reason"), text("error.code"))
         case "unsupported-transport":
             return f"looks like {text('xproxy.first_bytes')}"
         case "tls-established":
@@ -257,7 +258,7 @@ def _gist(action: str, document: Document) -> str:
             )
         case "redirect-offered":
             before = "before TLS" if get("xmpp.redirect.before_tls") else ""
-            return _join(f"to {text('xmpp.redirect.target')}", text("xmpp.redirect.mechanism"), before)
+            return _join(_with("to ", text("xmpp.redirect.target")), text("xmpp.redirect.mechanism"), before)
         case "sasl-offered":
             return " ".join(get("xmpp.sasl.offered") or ("none",))
         case "sasl-started":
@@ -294,7 +295,7 @@ def _gist(action: str, document: Document) -> str:
             return f"{what}: the server signed {signed}, {text('xproxy.tampering.expected')} arrived"
         case "resource-bound":
             asked = _with("asked for ", get("xmpp.bind.resource_requested"))
-            return _join(f"as /{text('xmpp.jid').partition('/')[2]}", asked, _duration(get))
+            return _join(_with("as /", text("xmpp.jid").partition("/")[2]), asked, _duration(get))
         case "bind-failed":
             return _join(_error(get), _with("asked for ", get("xmpp.bind.resource_requested")))
         case "session-established":
@@ -360,7 +361,8 @@ def _gist(action: str, document: Document) -> str:
         case "proxy-started":
             listeners = ", ".join(get("xproxy.listeners") or ())
             upstream = f"{text('xproxy.upstream.address')} (verify {text('xproxy.upstream.verify')})"
-            return f"listens on {listeners} before {upstream}, {get('xproxy.descriptors_max')} descriptors"
+            where = f"listens on {listeners} before {upstream}" if listeners else "listens"  # or left out
+            return f"{where}, {get('xproxy.descriptors_max')} descriptors"
         case "proxy-stopped":
             aborted = get("xproxy.sessions_aborted")
             return _join(text("event.reason"), f"{aborted} sessions cut off" if aborted else "")
@@ -408,6 +410,8 @@ def _duration(get: Any) -> str:
 
 def _server(document: Document) -> str:
     host, address = _get(document, "destination.address"), _address(document, "destination")
+    if host is None or not address:
+        return host or address  # identities are left out
     return address if address.startswith((f"{host}:", f"[{host}]:")) else f"{host} ({address})"
 
 
