@@ -162,6 +162,11 @@ def test_a_client_that_goes_later_or_in_form_is_not_suspect() -> None:
     assert gone(talk) is None
 
 
+@pytest.mark.parametrize("last", ["<iq type='result' id='x'/>", "<presence from='juliet@example.org/balcony'/>"])
+def test_a_program_that_has_what_it_came_for_is_not_suspect(talk: Dialogue, last: str) -> None:
+    assert gone(talk.server(last)) is None
+
+
 def test_a_stanza_that_can_no_longer_be_read_is_not_guessed_at(talk: Dialogue) -> None:
     talk.server("<message/>").server("<message><body>half")
     assert gone(talk) is None

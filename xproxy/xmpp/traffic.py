@@ -203,13 +203,20 @@ class Traffic:
         if refused_at_ns is not None and at_ns - refused_at_ns <= REFUSED_XML_SECONDS_MAX * _NS_PER_SECOND:
             return [_suspicion("xml-refused", "high", None, None, at_ns - refused_at_ns, 1)]
         item, delay_ns = delivered, at_ns - delivered_at_ns
-        if item is None or delay_ns > CRASH_SECONDS_MAX * _NS_PER_SECOND:
+        if item is None or delay_ns > CRASH_SECONDS_MAX * _NS_PER_SECOND or self._is_expected(item.element):
             return []
         shape = fingerprint(item.element)
         occurrences = self._memory.count_shape(shape)
         confidence = "low" if occurrences == 1 else "medium"
         payload = next((safe_name(child.tag) for child in item.element if isinstance(child.tag, str)), None)
         return [_suspicion("closed-after-stanza", confidence, payload, shape, delay_ns, occurrences)]
+
+    def _is_expected(self, element: etree._Element) -> bool:
+        """An answer to its own request, or its own presence: a program that has what it came for often just goes."""
+        if element.get("type") in ("result", "error"):
+            return True
+        from_ = (element.get("from") or "").partition("/")[0]
+        return element.tag in _PRESENCES and self._jid is not None and from_ == str(self._jid.bare)
 
 
 def _suspicion(
@@ -225,4 +232,5 @@ def _suspicion(
     )
 
 
+_PRESENCES: Final = frozenset(f"{{{content}}}presence" for content in ns.CONTENT)
 _CARBON: Final = f"{{{ns.CARBONS}}}*"
