@@ -25,11 +25,8 @@ PROCEED: Final = f"{{{ns.TLS}}}proceed"
 FAILURE: Final = f"{{{ns.TLS}}}failure"
 FEATURES: Final = f"{{{ns.STREAMS}}}features"
 
-_MECHANISMS: Final = f"{{{ns.SASL}}}mechanisms"
 _MECHANISM: Final = f"{{{ns.SASL}}}mechanism"
-_CHANNEL_BINDINGS: Final = f"{{{ns.SASL_CB}}}sasl-channel-binding"
 _CHANNEL_BINDING: Final = f"{{{ns.SASL_CB}}}channel-binding"
-_LIMITS: Final = f"{{{ns.LIMITS}}}limits"
 _REQUIRED: Final = f"{{{ns.TLS}}}required"
 
 
