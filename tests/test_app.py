@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ import attrs
 import pytest
 import trio
 
+from tests.support.peer import DOMAIN, PASSWORDS, make_trust
 from xproxy import app
 from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenSettings
@@ -28,6 +30,7 @@ from xproxy.events import Level
 from xproxy.log.filters import LevelFilter
 from xproxy.log.jsonl import JsonLinesFile
 from xproxy.log.view import HumanView
+from xproxy.peer.server import Server
 from xproxy.record.identities import IdentityKey
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
@@ -145,6 +148,30 @@ def test_a_key_that_cannot_be_replaced_is_said(
     identities.reach(1_701_388_800_000_000_000)
     assert "last month's pseudonyms is still there" in caplog.text
     assert [entry.name for entry in settings.state.directory.iterdir()] == ["identities.key"]
+
+
+async def test_direct_tls_without_a_name_is_for_the_configured_domain(settings: Settings, tmp_path: Path) -> None:
+    """The whole way: the option reaches the relay, which names the domain to the server and shows a leaf for it."""
+    trust = make_trust(tmp_path)
+    server = Server(domain=DOMAIN, passwords=PASSWORDS, tls=trust.server)
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(server.serve)
+        upstream = UpstreamSettings(address=address, domain=DOMAIN, ca_file=trust.mint.ca_file)
+        settings = attrs.evolve(settings, upstream=upstream)
+        running: app.Running = await nursery.start(app.run, settings)
+        nameless = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        nameless.check_hostname = False
+        assert running.ca_file is not None
+        nameless.load_verify_locations(running.ca_file)
+        stream = await trio.open_tcp_stream("127.0.0.1", running.listeners[0].port)
+        secure = trio.SSLStream(stream, nameless, server_hostname=None, https_compatible=True)
+        await secure.do_handshake()
+        await secure.aclose()
+        running.stop("finished")
+        running.stop("finished")
+        nursery.cancel_scope.cancel()
+    secured = [record for record in records_of(settings) if record["event"]["action"] == "tls-established"]
+    assert [record["tls"].get("client", {}).get("server_name") for record in secured] == [DOMAIN, None]
 
 
 async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:

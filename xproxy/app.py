@@ -158,7 +158,12 @@ class _App:
         observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
         self._recorder = ProxyRecorder(observer=observer, identities=identities)
         self._proxy = Proxy(
-            ProxySettings(listen=settings.listen.addresses, upstream=self._upstream, limits=settings.sessions),
+            ProxySettings(
+                listen=settings.listen.addresses,
+                upstream=self._upstream,
+                domain=settings.upstream.domain,
+                limits=settings.sessions,
+            ),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),
@@ -413,9 +418,7 @@ def open_outputs(settings: LogSettings) -> Iterator[Output]:
     if settings.path is not None or not human:
         yield JsonLinesFile(settings.path or STANDARD_OUTPUT)
     if human:
-        from rich.console import Console
-
-        yield HumanView(Console(markup=False, emoji=False, highlight=False, soft_wrap=True))
+        yield HumanView()
 
 
 class UpstreamWatch:

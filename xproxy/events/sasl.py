@@ -53,7 +53,7 @@ class SaslMalformed(EventBase):
     message = "A SASL payload is malformed."
 
     mechanism: str
-    kind: str  # "base64", "structure", "utf-8", "saslname", "text-behind-comment" ...
+    kind: str  # "base64", "structure", "utf-8", "saslname", "mechanism", "overlapping", "element-inside" ...
     step: int  # 0: the initial response
 
 

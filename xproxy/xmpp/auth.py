@@ -4,6 +4,7 @@ Payloads are decoded and dropped within the call that sees them. What remains is
 mechanism, who claimed to log in, how many rounds, how it ended and, where TLS ends at a proxy, why it had to end so.
 """
 
+import re
 from typing import Final
 
 import attrs
@@ -22,7 +23,7 @@ from xproxy.events.sasl import (
 from xproxy.events.tls import PlaintextAuthentication, TlsEstablished
 from xproxy.xmpp import ns
 from xproxy.xmpp.sasl import Decoder, Identity, decode_base64, decoder_for
-from xproxy.xmpp.stanza import element_text, read_conditions
+from xproxy.xmpp.stanza import read_conditions
 
 PROFILE: Final = "rfc6120"
 AUTH: Final = f"{{{ns.SASL}}}auth"
@@ -35,6 +36,8 @@ FAILURE: Final = f"{{{ns.SASL}}}failure"
 BROKEN_BY_PROXY: Final = "channel-binding-broken-by-proxy"
 _END_POINT: Final = "tls-server-end-point"  # RFC 5929 section 4: the only binding that can cross
 _NOBODY: Final = Identity()
+_NAME: Final = re.compile(r"[A-Za-z0-9_\-]{1,20}")  # sasl-mech, RFC 4422 section 3.1, in either case
+_NO_NAME: Final = "?"  # what stands where a mechanism's name should be might be anything, also a payload
 
 
 @attrs.define(kw_only=True)
@@ -59,6 +62,7 @@ class Authentication:
         self._server_text = server_text
         self._count = 0
         self._attempt: _Attempt | None = None
+        self._overlapped = False  # <auth/> came before the verdict on another: whose the next verdicts are is unknown
         self._offered: SaslOffered | None = None
         self._end_points: dict[str, str | None] = {}
         self.succeeded = False
@@ -66,8 +70,8 @@ class Authentication:
 
     @property
     def in_progress(self) -> bool:
-        """True between the client's choice and the server's verdict."""
-        return self._attempt is not None
+        """True between the client's choice and the server's verdict; that of the last, where several may be due."""
+        return self._attempt is not None or self._overlapped
 
     def offered(self, offer: SaslOffered | None) -> None:
         """Remember what the server offers in the current stream."""
@@ -77,6 +81,7 @@ class Authentication:
         """Drop what was learnt in clear (RFC 6120 section 5.4.3.3); attempts go on being counted."""
         self._offered = None
         self._attempt = None
+        self._overlapped = False
 
     def secured(self, facts: TlsEstablished) -> None:
         """Learn the certificate of one leg, for the channel-binding verdict."""
@@ -85,12 +90,19 @@ class Authentication:
     def auth(self, element: etree._Element, at_ns: int, *, clear: bool, starttls_offered: bool) -> list[Event]:
         """The client chose a mechanism (section 6.4.2). ``clear``: without TLS on the client leg."""
         self._count += 1
-        mechanism = element.get("mechanism", "")
+        sent = element.get("mechanism", "")
+        mechanism = sent if _NAME.fullmatch(sent) else _NO_NAME
+        # Section 6.4.2: the server drops the handshake that is under way. It may have judged it already, however.
+        self._overlapped = self.in_progress
         attempt = self._attempt = _Attempt(
             mechanism=mechanism, number=self._count, started_at_ns=at_ns, decoder=decoder_for(mechanism)
         )
-        text = element_text(element)
         events: list[Event] = []
+        if mechanism is _NO_NAME:
+            events.append(SaslMalformed(mechanism=mechanism, kind="mechanism", step=0))
+        if self._overlapped:
+            events.append(SaslMalformed(mechanism=mechanism, kind="overlapping", step=0))
+        text = _text(element, attempt, events)
         size: int | None = None
         encoding: str | None = None
         if text:
@@ -122,8 +134,8 @@ class Authentication:
         if attempt is None:
             return []
         before = attempt.identity.gs2_flag
-        problem, _, _ = self._read_response(attempt, element_text(element))
         events: list[Event] = []
+        problem, _, _ = self._read_response(attempt, _text(element, attempt, events))
         if problem is not None:
             events.append(SaslMalformed(mechanism=attempt.mechanism, kind=problem, step=attempt.responses - 1))
         if before is None:
@@ -136,15 +148,16 @@ class Authentication:
         if attempt is None:
             return []
         attempt.rounds += 1
-        payload, _ = decode_base64(element_text(element))
+        events: list[Event] = []
+        payload, _ = decode_base64(_text(element, attempt, events))
         if payload is None:
-            return [SaslMalformed(mechanism=attempt.mechanism, kind="base64", step=attempt.rounds)]
+            return [*events, SaslMalformed(mechanism=attempt.mechanism, kind="base64", step=attempt.rounds)]
         facts = attempt.decoder.challenge(payload, attempt.rounds)
         if facts.iterations is not None:
             attempt.iterations = facts.iterations
         if facts.problem is not None:
-            return [SaslMalformed(mechanism=attempt.mechanism, kind=facts.problem, step=attempt.rounds)]
-        return []
+            events.append(SaslMalformed(mechanism=attempt.mechanism, kind=facts.problem, step=attempt.rounds))
+        return events
 
     def abort(self, at_ns: int) -> list[Event]:
         """The client gave up (section 6.4.4); the server will answer with ``aborted``."""
@@ -164,10 +177,17 @@ class Authentication:
     def success(self, at_ns: int) -> list[Event]:
         """The server accepted (section 6.4.6). A success nobody asked for is reported all the same."""
         attempt, self._attempt = self._attempt, None
+        overlapped, self._overlapped = self._overlapped, False
         self.succeeded = True
+        if attempt is None and overlapped:
+            attempt = _Attempt(
+                mechanism=_NO_NAME, number=self._count, started_at_ns=at_ns, decoder=decoder_for(_NO_NAME)
+            )
         if attempt is None:
             return [SaslMalformed(mechanism="", kind="success-without-auth", step=0)]
         self.security_layer = attempt.identity.security_layer
+        if overlapped:
+            attempt.identity = _NOBODY
         return [
             SaslSucceeded(
                 mechanism=attempt.mechanism,
@@ -184,6 +204,8 @@ class Authentication:
         """The server refused (section 6.5)."""
         attempt, self._attempt = self._attempt, None
         facts = read_conditions(element, namespace=ns.SASL, known=ns.SASL_CONDITIONS, keep_text=self._server_text)
+        if attempt is not None and self._overlapped:
+            attempt.identity = _NOBODY
         if attempt is not None and attempt.aborted and facts.condition == "aborted":
             return []  # the answer to <abort/>, which is recorded
         return [
@@ -223,12 +245,11 @@ class Authentication:
         client, server = self._end_points.get("client"), self._end_points.get("server")
         equal = None if client is None or server is None else client == server
         if identity.gs2_flag == "y":
-            # RFC 5802 section 6: a server that supports channel binding must refuse "y".
+            # RFC 5802 section 6: the client could bind and believes that the server cannot. Mostly it is right.
             plus = self._offered is not None and any(name.endswith("-PLUS") for name in self._offered.mechanisms)
-            prediction = "fails" if plus else "unknown"
-            reason = (
-                "the server offers -PLUS and must refuse a client that thinks otherwise" if plus else "no -PLUS offer"
-            )
+            if not plus:
+                return []
+            prediction, reason = "fails", "the server offers -PLUS and must refuse a client that thinks otherwise"
         elif identity.channel_binding != _END_POINT:
             prediction, reason = "fails", "this binding belongs to one TLS session, and TLS ends at the proxy"
         elif equal is None:
@@ -248,6 +269,16 @@ class Authentication:
                 reason=reason,
             )
         ]
+
+
+def _text(element: etree._Element, attempt: _Attempt, events: list[Event]) -> str:
+    """Return the character data of a message itself, as servers read it; an element in it is reported.
+
+    Not ``.text``: that stops at a comment, and what stands behind it would be hidden.
+    """
+    if any(isinstance(child.tag, str) for child in element):
+        events.append(SaslMalformed(mechanism=attempt.mechanism, kind="element-inside", step=attempt.responses))
+    return (element.text or "") + "".join(child.tail or "" for child in element)
 
 
 def _merge(old: Identity, new: Identity) -> Identity:

@@ -6,6 +6,9 @@ here is decided the same way live and offline.
 **Two readers.** Each direction has its own ``StreamReader`` and restarts at its own byte, never because of the other:
 the server's stream right behind the ``>`` of proceed, success or compressed; the client's at an XML declaration or at
 a start tag with the root's name, because clients pipeline and send the next header before they have seen the answer.
+A server that accepts a login forgets what it has not finished reading. So nothing may stand open around that byte: a
+comment, a CDATA section or an element that swallows the next header for us would not do so for the server, and the
+whole session could hide in it.
 
 **Two ways of feeding.** Until the session is established the bytes go in piece by piece, each up to a ``>``: so the
 end of every element is known to the byte, which the boundaries of TLS and restarts depend on. After that a chunk goes
@@ -25,6 +28,7 @@ Component and s2s streams, legacy and SASL2 logins are recognised as far as is n
 """
 
 import enum
+import re
 from typing import Final
 
 import attrs
@@ -96,6 +100,7 @@ _SEE_OTHER_HOST: Final = f"{_STREAM_ERROR_CONDITION}see-other-host"
 
 _STANZAS: Final = {f"{{{content}}}{kind}": kind for content in ns.CONTENT for kind in ns.STANZA_KINDS}
 _WHITESPACE: Final = b" \t\r\n"
+_TAG_BEGIN: Final = re.compile(rb"<[^!?]")  # of an element or a closing tag: no comment, CDATA section, PI or text
 _NS_PER_SECOND: Final = 1_000_000_000
 
 
@@ -144,11 +149,13 @@ class _Direction:
         "end",
         "errors",
         "held",
+        "is_restart_due",
         "last_at_ns",
         "last_name",
         "opaque",
         "opened",
         "reader",
+        "restarted",
         "restarting",
         "side",
         "stanzas",
@@ -164,6 +171,8 @@ class _Direction:
         self.content: str | None = None  # the content namespace (RFC 6120 section 4.8.2)
         self.opened = False  # a header was seen since the connection or TLS began
         self.restarting: RestartReason | None = None  # why the next header is a restart
+        self.restarted = False  # a header came since the last <auth/>
+        self.is_restart_due = False  # the login succeeded, and the header has not come
         self.opaque = False  # relayed without being looked at
         self.closing_tag = False
         self.end: EndOfInput | None = None
@@ -209,7 +218,6 @@ class Session:
         names = NameBudget(limits)
         self._names = names
         self._memory = memory if memory is not None else Memory()
-        self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
         self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
@@ -342,7 +350,9 @@ class Session:
             for item in self._feed_exactly(direction, piece):
                 self._item(direction, item, at_ns)
                 if self._over():
-                    return self._taken(data[:done])
+                    break
+            if self._over():
+                return self._taken(data[:done])
             done += len(piece)
             if self._phase is Phase.STARTTLS_ASKED and direction is self._client:
                 return self._hold_client(data, done)
@@ -372,7 +382,14 @@ class Session:
         if held.endswith(b">"):
             if reader.opens_stream(bytes(held)):
                 self._restart_by_peer(direction)
-        elif len(held) <= self._stanza_bytes_max:
+            elif direction.is_restart_due and not held.startswith(b"</"):
+                # RFC 6120 section 6.4.6: the client begins a new stream; or it leaves.
+                self._lost(direction, LossScope.STREAM, "restart-missing", reader.offset)
+                return items
+            elif direction is self._client and self._auth.in_progress and not _TAG_BEGIN.match(held):
+                self._lost(direction, LossScope.STREAM, "no-element-in-login", reader.offset)
+                return items
+        elif len(held) <= self._names.stanza_bytes_max:
             return items
         items += reader.feed(bytes(held))
         held.clear()
@@ -446,6 +463,8 @@ class Session:
         direction.content = header.namespaces.get(None)
         direction.restarting = None
         direction.closing_tag = False
+        direction.is_restart_due = False
+        direction.restarted = True
         if side is Side.CLIENT:
             self.domain = to or self._policy.domain
             self._pending.know(domain=self.domain)
@@ -506,6 +525,9 @@ class Session:
         name = str(element.tag)
         direction.last_name = name
         direction.last_at_ns = at_ns
+        if not self.established and direction is self._client and next(element.iter(_ROOT), None) is not None:
+            self._lost(direction, LossScope.STREAM, "nested-root", item.offset)  # to the server it may be a new stream
+            return
         kind = _STANZAS.get(name)
         if kind is None:
             self._nonza(direction, item, name, at_ns)
@@ -521,8 +543,9 @@ class Session:
                 self._stanza_error(direction, item, at_ns)
             elif self._debug:
                 self._relayed(direction, item)
-            if not self.established and direction is self._server:
-                self._ready("observed", None, at_ns)  # only a live session is sent messages and presence
+            if not self.established and direction is self._server and not is_error:
+                # Only a live session is sent messages and presence. An error may be the client's own stanza, sent back.
+                self._ready("observed", None, at_ns)
 
     def _iq(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
         element = item.element
@@ -620,7 +643,7 @@ class Session:
             self._stream_error_seen(direction, item.element)
         elif name == _COMPRESSED and direction is self._server:
             self._unreadable("compression", item.offset)
-        elif self.established:
+        elif self.established and namespace != ns.SASL:  # a login is seen wherever it is tried
             if self._debug:
                 self._relayed(direction, item)
         elif direction is self._client:
@@ -632,6 +655,7 @@ class Session:
         if name == negotiate.STARTTLS and not self._secure and self._phase is Phase.NEGOTIATING:
             self._step(_Step.ASK_TLS)
         elif name == auth.AUTH:
+            self._client.restarted = False
             starttls = self._features is not None and self._features.starttls_offered
             self._observe_all(self._auth.auth(element, at_ns, clear=not self._secure, starttls_offered=starttls))
         elif name == auth.RESPONSE:
@@ -658,6 +682,8 @@ class Session:
             self._auth.offered(features.offered)
             if features.offered is not None:
                 self._observe(features.offered)
+            if self._auth.succeeded and self._client.content == ns.SERVER and _BIND not in features.seen.features:
+                self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
         elif name == auth.CHALLENGE:
             self._observe_all(self._auth.challenge(element))
         elif name == auth.SUCCESS:
@@ -681,14 +707,20 @@ class Session:
 
     def _logged_in(self, item: FirstLevelElement, at_ns: int) -> None:
         """Both directions restart now (section 6.4.6): the server's at this byte, the client's where it says so."""
+        expected = self._auth.in_progress
         self._observe_all(self._auth.success(at_ns))
+        if self.established and not expected:
+            return  # nobody asked, and nobody will begin anew
         self._names.logged_in()
         self._server.restarting = RestartReason.SASL
         self._server.reader.restart()
+        client = self._client
+        client.is_restart_due = not client.restarted
+        if not client.reader.at_boundary or (client.restarted and client.held):
+            self._lost(client, LossScope.STREAM, "open-at-restart", client.reader.offset)
+            return
         if self._auth.security_layer:
             self._unreadable("security-layer", item.offset)
-        elif self._client.content == ns.SERVER:
-            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
 
     def _stream_management(self, direction: _Direction, local: str, element: etree._Element, at_ns: int) -> None:
         if direction is self._client:
@@ -785,6 +817,8 @@ class Session:
             direction.held.clear()
             direction.opened = False
             direction.restarting = None
+            direction.restarted = False
+            direction.is_restart_due = False
             direction.closing_tag = False
 
     def _compare_certificate(self, facts: TlsEstablished) -> None:

@@ -20,7 +20,7 @@ class Identity:
     """The type behind "p=", or in the name of HT-*; "unregistered" for one that is in no registry."""
     security_layer: bool = False  # after success the stream is wrapped (RFC 4422 section 3.7): inspection ends
     problem: str | None = None
-    """The kind of ``SaslMalformed``: "structure", "utf-8", "saslname", "extension", "gs2-flag", "too-long"."""
+    """The kind of ``SaslMalformed``: "structure", "utf-8", "saslname", "extension", "gs2-flag", "qop", "too-long"."""
 
 
 @attrs.frozen(kw_only=True)
