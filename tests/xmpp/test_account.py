@@ -140,6 +140,16 @@ def test_an_error_that_echoes_the_password(purpose: str) -> None:
     assert SECRET not in repr(failed)
 
 
+def test_the_text_of_a_gateway_is_not_the_servers() -> None:
+    element = parse(
+        "<iq type='error' id='reg2' from='gateway.elsewhere.example'><error type='modify'>"
+        f"<not-acceptable xmlns='{ns.STANZA_ERRORS}'/><text xmlns='{ns.STANZA_ERRORS}'>No.</text></error></iq>"
+    )
+    failed = registration_ended(element, request("register"), server_text=True, account="bill@shakespeare.lit")
+    assert isinstance(failed, RegistrationFailed)
+    assert (failed.text, failed.text_bytes) == (None, 3)
+
+
 def test_a_token_is_told_and_never_kept() -> None:
     def success(within: str) -> sasl2.Success:
         return sasl2.read_success(parse(f"<success xmlns='urn:xmpp:sasl:2'>{within}</success>"), key=b"k")

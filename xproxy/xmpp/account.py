@@ -105,10 +105,13 @@ def registration_fields(element: etree._Element) -> tuple[str, ...]:
     return tuple(names)[:FIELDS_MAX]
 
 
-def registration_ended(element: etree._Element, request: RequestFacts | None, *, server_text: bool) -> Event | None:
+def registration_ended(
+    element: etree._Element, request: RequestFacts | None, *, server_text: bool, account: str | None = None
+) -> Event | None:
     """Return how a registration, a change of password or a removal ended; None for any other answer.
 
-    ``element`` is an ``iq`` of type result or error that came from the server and answers ``request``.
+    ``element`` is an ``iq`` of type result or error that came from the server and answers ``request``. ``server_text``
+    and ``account`` are those of ``read_error``: a gateway one registers with is not the user's own server.
     """
     if request is None or request.sent_by is not Side.CLIENT or request.purpose is None:
         return None
@@ -122,7 +125,7 @@ def registration_ended(element: etree._Element, request: RequestFacts | None, *,
         case "result", _:
             return AccountRemoved(duration_ns=request.age_ns)
         case "error", purpose:
-            error = read_error(element, server_text=server_text, sent_by=Side.SERVER)
+            error = read_error(element, server_text=server_text, sent_by=Side.SERVER, account=account)
             return RegistrationFailed(
                 purpose=purpose,
                 fields=request.fields,
