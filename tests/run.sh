@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs everything there is to check: format, lint, types, tests.
+# Runs everything there is to check: format, lint, types, tests, and, without pytest arguments, each fuzz target for
+# ten seconds.
 #
 #   sh tests/run.sh [--install] [--long] [pytest arguments]
 #
@@ -91,6 +92,9 @@ if [ "$wanted" != "$(cat $venv/installed 2>/dev/null)" ] || ! "$bin/python" -c '
         say "pip could not install the packages (see above); is a package index reachable?"
         exit 3
     }
+    # Native, and not to be had everywhere: without it the fuzz targets mutate blindly, and say so.
+    "$bin/pip" --disable-pip-version-check install -q --only-binary atheris -c tests/constraints.txt -e '.[fuzz]' ||
+        say "pip could not install atheris; going on without it"
     printf '%s\n' "$wanted" >$venv/installed
 fi
 
@@ -112,7 +116,16 @@ step() { # step NAME COMMAND...: run it; the first failure gives the exit code
 step "format" "$bin/ruff" format --check .
 step "lint" "$bin/ruff" check .
 step "types" "$bin/mypy"
-[ -z "$failed" ] || say "FAILED:$failed"
-# Last, so that its closing line is the last line.
+# Its closing line is the last one on standard output: whatever comes behind it goes to standard error.
 step "tests" "$bin/python" -m pytest $long "$@"
+
+fuzz() { # run every target; an input that fails one is shown and left in .fuzz-crashes
+    code=0
+    for target in fuzz/fuzz_*.py; do
+        "$bin/python" "$target" --seconds 10 --crashes .fuzz-crashes >&2 || code=1
+    done
+    return $code
+}
+[ $# != 0 ] || step "fuzz" fuzz
+[ -z "$failed" ] || say "FAILED:$failed"
 exit $status
