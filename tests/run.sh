@@ -37,12 +37,16 @@ python=${PYTHON:-python3}
 needs python3 "$python"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 needs prosody prosody
+needs ejabberd ejabberdctl
+needs profanity profanity
+needs nodejs node
+needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
 
-# Debian starts a service when its package is installed. No test uses that Prosody, each starts its own on a free
-# port; it would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it
+# Debian starts a service when its package is installed. No test uses those servers, each starts its own on a free
+# port; they would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it
 # (see invoke-rc.d(8)); one that is there already is the machine's own decision.
 without_services() {
     policy=/usr/sbin/policy-rc.d
@@ -96,6 +100,21 @@ if [ "$wanted" != "$(cat $venv/installed 2>/dev/null)" ] || ! "$bin/python" -c '
     "$bin/pip" --disable-pip-version-check install -q --only-binary atheris -c tests/constraints.txt -e '.[fuzz]' ||
         say "pip could not install atheris; going on without it"
     printf '%s\n' "$wanted" >$venv/installed
+fi
+
+# --- @xmpp/client, for Node --------------------------------------------------------------------------------------
+
+xmppjs=tests/support/xmppjs
+if command -v npm >/dev/null 2>&1; then
+    wanted=$(cksum <$xmppjs/package.json)
+    if [ "$wanted" != "$(cat $xmppjs/node_modules/installed 2>/dev/null)" ]; then
+        say "installing @xmpp/client"
+        if (cd $xmppjs && npm install --no-audit --no-fund --no-package-lock --loglevel=error) >&2; then
+            printf '%s\n' "$wanted" >$xmppjs/node_modules/installed
+        else
+            say "npm failed; what needs @xmpp/client is skipped"
+        fi
+    fi
 fi
 
 # --- the checks --------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 import crypto from "node:crypto";
 import dns from "node:dns";
 
+process.on("unhandledRejection", () => {}); // a refused login rejects two promises, and start() awaits one
 globalThis.crypto ??= crypto.webcrypto; // Node 18, Debian 12's, has it under this name only
 
 const { client, xml } = await import("@xmpp/client");
