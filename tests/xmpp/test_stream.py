@@ -215,6 +215,7 @@ def test_text_behind_a_comment_is_part_of_the_element() -> None:
         (b"\xfe\xff\x00<", ViolationKind.ENCODING),
         (b"<\x00s\x00", ViolationKind.ENCODING),
         (b"\x00<", ViolationKind.ENCODING),
+        (b"\x01\x00<", ViolationKind.NOT_WELL_FORMED),
         (b"<!DOCTYPE a>", ViolationKind.DTD),
         (b"<!-- a --><!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]>", ViolationKind.DTD),
         (b"GET / HTTP/1.1\r\n\r\n", ViolationKind.NOT_WELL_FORMED),

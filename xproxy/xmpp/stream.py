@@ -320,7 +320,7 @@ class StreamReader:
         """Stop at a NUL, which no XML in UTF-8 holds: libxml2 takes it for the end of its buffer now and then."""
         items: list[Item] = []
         at = data.index(b"\0")
-        if self._mode is _Mode.FRESH and not self._retained and len((self._prolog + data[:at]).lstrip(WHITE)) < 2:
+        if self._mode is _Mode.FRESH and not self._retained and (self._prolog + data[:at]).lstrip(WHITE) in (b"", b"<"):
             self._feed_slices(data, items)  # UTF-16, perhaps
             return items
         self._feed_slices(data[:at], items)

@@ -65,3 +65,5 @@ def test_a_long_list_is_read_in_one_pass() -> None:
     """A pattern that backtracks would take minutes for this."""
     assert DigestMd5Decoder().response(b'a="' + b"\\" * 49_000, 1).problem == "structure"
     assert DigestMd5Decoder().response(b" ," * 24_000 + b"!", 1).problem == "structure"
+    assert DigestMd5Decoder().response(b"a=" + b" " * 49_000 + b"!", 1).problem == "structure"
+    assert DigestMd5Decoder().response(b"a=" + b" " * 49_000 + b'"', 1).problem == "structure"

@@ -14,10 +14,11 @@ from xproxy.xmpp.sasl.identity import Challenge, Identity
 from xproxy.xmpp.sasl.octets import read_name
 from xproxy.xmpp.sasl.opaque import NO_CHALLENGE, NO_IDENTITY
 
-# RFC 2831 section 7.1. White space and empty elements are allowed between directives.
+# RFC 2831 section 7.1. White space and empty elements are allowed between directives. Nothing is given back ("*+"):
+# two loops over white space side by side would take quadratic time over what a stranger writes.
 _DIRECTIVE: Final = re.compile(
-    rb"[ \t\r\n,]*(?P<key>[A-Za-z0-9\-]+)[ \t\r\n]*=[ \t\r\n]*"
-    rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^ \t\r\n,"]*))[ \t\r\n]*(?=,|\Z)',
+    rb"[ \t\r\n,]*+(?P<key>[A-Za-z0-9\-]++)[ \t\r\n]*+=[ \t\r\n]*+"
+    rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^ \t\r\n,"]*+))[ \t\r\n]*+(?=,|\Z)',
     re.DOTALL,
 )
 _REST: Final = re.compile(rb"[ \t\r\n,]*")
