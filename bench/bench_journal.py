@@ -2,7 +2,7 @@
 
     python bench/bench_journal.py [--state DIR] [--seconds S] [--json]
 
-Measures on a real disk, with records as the recorder makes them (a failed login with all that is known, 1.7 KiB of JSON):
+Measures on a real disk, with records as the recorder makes them (a failed login, all known; 1.7 KiB of JSON):
 
 * saturated: durable records a second when as many are put as fit;
 * paced at 500/s, 5 000/s and 20 000/s: what ``put_nowait`` costs the relay's thread, and how long a record takes until

@@ -47,9 +47,7 @@ def main() -> int:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xproxy-bench-")))
         proxies = _start(stack, directory, arguments)
-        loads = {
-            name: stack.enter_context(_load(port, arguments.sessions)) for name, (_, port) in proxies.items()
-        }
+        loads = {name: stack.enter_context(_load(port, arguments.sessions)) for name, (_, port) in proxies.items()}
         for load in loads.values():
             _exchange(load, arguments.messages // 10)  # warm up
         results: dict[str, list[Round]] = {name: [] for name in proxies}

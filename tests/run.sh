@@ -1,5 +1,6 @@
 #!/bin/sh
-# Runs everything there is to check: format, lint, types, tests.
+# Runs everything there is to check: format, lint, types, tests, and, without pytest arguments, each fuzz target for
+# ten seconds.
 #
 #   sh tests/run.sh [--install] [--long] [pytest arguments]
 #
@@ -36,13 +37,17 @@ python=${PYTHON:-python3}
 needs python3 "$python"
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 needs prosody prosody
+needs ejabberd ejabberdctl
+needs profanity profanity
+needs nodejs node
+needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
 needs golang-go go
 
-# Debian starts a service when its package is installed. No test uses that Prosody, each starts its own on a free
-# port; it would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it
+# Debian starts a service when its package is installed. No test uses those servers, each starts its own on a free
+# port; they would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it
 # (see invoke-rc.d(8)); one that is there already is the machine's own decision.
 without_services() {
     policy=/usr/sbin/policy-rc.d
@@ -92,7 +97,25 @@ if [ "$wanted" != "$(cat $venv/installed 2>/dev/null)" ] || ! "$bin/python" -c '
         say "pip could not install the packages (see above); is a package index reachable?"
         exit 3
     }
+    # Native, and not to be had everywhere: without it the fuzz targets mutate blindly, and say so.
+    "$bin/pip" --disable-pip-version-check install -q --only-binary atheris -c tests/constraints.txt -e '.[fuzz]' ||
+        say "pip could not install atheris; going on without it"
     printf '%s\n' "$wanted" >$venv/installed
+fi
+
+# --- @xmpp/client, for Node --------------------------------------------------------------------------------------
+
+xmppjs=tests/support/xmppjs
+if command -v npm >/dev/null 2>&1; then
+    wanted=$(cksum <$xmppjs/package.json)
+    if [ "$wanted" != "$(cat $xmppjs/node_modules/installed 2>/dev/null)" ]; then
+        say "installing @xmpp/client"
+        if (cd $xmppjs && npm install --no-audit --no-fund --no-package-lock --loglevel=error) >&2; then
+            printf '%s\n' "$wanted" >$xmppjs/node_modules/installed
+        else
+            say "npm failed; what needs @xmpp/client is skipped"
+        fi
+    fi
 fi
 
 # --- the checks --------------------------------------------------------------------------------------------------
@@ -113,7 +136,16 @@ step() { # step NAME COMMAND...: run it; the first failure gives the exit code
 step "format" "$bin/ruff" format --check .
 step "lint" "$bin/ruff" check .
 step "types" "$bin/mypy"
-[ -z "$failed" ] || say "FAILED:$failed"
-# Last, so that its closing line is the last line.
+# Its closing line is the last one on standard output: whatever comes behind it goes to standard error.
 step "tests" "$bin/python" -m pytest $long "$@"
+
+fuzz() { # run every target; an input that fails one is shown and left in .fuzz-crashes
+    code=0
+    for target in fuzz/fuzz_*.py; do
+        "$bin/python" "$target" --seconds 10 --crashes .fuzz-crashes >&2 || code=1
+    done
+    return $code
+}
+[ $# != 0 ] || step "fuzz" fuzz
+[ -z "$failed" ] || say "FAILED:$failed"
 exit $status

@@ -68,6 +68,8 @@ def test_a_leading_space_in_a_resourcepart_is_valid() -> None:
         ("a@192.0.2.1", "a@192.0.2.1"),
         ("a@[2001:DB8:0:0::1]", "a@[2001:db8::1]"),
         ("a@my_host", "a@my_host"),
+        ("a@xn--bcea.Example", "a@\u13eb\u13eb.example"),  # Cherokee: IDNA2008 has the capitals
+        ("a@\u13eb\u13eb.example", "a@\u13eb\u13eb.example"),
         ("~!#$%()*+,-.;=?[\\]^_`{|}@h", "~!#$%()*+,-.;=?[\\]^_`{|}@h"),
         ("\u05d0\u05d1@example.com", "\u05d0\u05d1@example.com"),  # right to left
     ],
@@ -140,6 +142,7 @@ def test_bare_drops_the_resource_only() -> None:
         ("Example.COM.", "example.com"),
         ("b\u00fccher.example", "xn--bcher-kva.example"),
         ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        ("\u13eb\u13eb.example", "xn--bcea.example"),
         ("ab--cd.example", "ab--cd.example"),  # resolvers and certificates know such names
         ("my_host", "my_host"),
         ("x" * 63 + ".example", "x" * 63 + ".example"),

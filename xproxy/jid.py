@@ -38,6 +38,7 @@ _ASCII_RESOURCEPART: Final = re.compile(r"[ -~]{1,1023}")
 # COMPAT(Prosody, ejabberd): both serve names with "_", which is no LDH label but common in container networks.
 _LDH_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_\-]{0,61}[A-Za-z0-9_])?")
 _DOTS: Final = re.compile("[.\u3002\uff0e\uff61]")  # RFC 5895 section 2, step 4; fullwidth forms map to them
+_CHEROKEE: Final = re.compile("([\u13a0-\u13f5]+)")
 
 
 class JidError(ValueError):
@@ -199,11 +200,20 @@ def _map_domain(text: str) -> str:
     """Lower case, wide and narrow forms, NFC, one kind of dot (RFC 5895 section 2); no trailing dot."""
     if not text.isascii():
         text = _profile("UsernameCaseMapped").width_mapping_rule(_DOTS.sub(".", text))
-        text = unicodedata.normalize("NFC", text.lower())
-    text = text.lower().removesuffix(".")
+        text = unicodedata.normalize("NFC", _lower(text))
+    else:
+        text = text.lower()
+    text = text.removesuffix(".")
     if not text:
         raise JidError("domainpart", "empty")
     return text
+
+
+def _lower(text: str) -> str:
+    """Lower the case, except of Cherokee: its case folding goes to the capitals, so IDNA2008 takes only these."""
+    if _CHEROKEE.search(text) is None:
+        return text.lower()
+    return "".join(run if _CHEROKEE.match(run) else run.lower() for run in _CHEROKEE.split(text))
 
 
 def _u_label(label: str) -> str:

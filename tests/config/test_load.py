@@ -133,6 +133,7 @@ addresses = ["::1:5222", "nowhere"]
         ("[upstream]\naddress = '127.0.0.1:5222'", "FILE:2: 127.0.0.1:5222 is also listened on"),
         ("[upstream]\ndomain = 'u@example.org'", "FILE:2: 'u@example.org' is no XMPP domain: write the part"),
         ("[upstream]\ndomain = 'a..b'", "FILE:2: 'a..b' is no XMPP domain"),
+        (f"[upstream]\ndomain = '{'x' * 64}.org'", "FILE:2: 'xxx"),
         ("[upstream]\ndomain = ''", "FILE:2: domain: must not be empty"),
         ('[upstream]\nca_file = "a\\u0000b"', "FILE:2: ca_file: must not hold control characters"),
         ("[tls]\nkey_file = 'k'", "FILE:2: a key without its certificate: add --cert FILE (certificate_file in [tls])"),
@@ -164,3 +165,8 @@ def test_a_slip_in_a_variables_name_is_noticed() -> None:
 def test_a_bad_value_from_the_environment_is_placed_there() -> None:
     with pytest.raises(ConfigProblems, match="environment variable XPROXY_UPSTREAM: 'a' has no port"):
         load({}, {"XPROXY_UPSTREAM": "a"}, search=())
+
+
+@pytest.mark.parametrize("domain", ["example.org", "b\u00fccher.example", "localhost", "192.0.2.1", "example.org."])
+def test_a_domain_may_be_a_name_or_an_address(domain: str) -> None:
+    assert load({"domain": domain}, {}, search=()).settings.upstream.domain == domain

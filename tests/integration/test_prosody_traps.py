@@ -160,6 +160,26 @@ def test_a_stanza_the_server_will_not_take_ends_as_it_does_directly(
     assert at(error, "error.code") == "policy-violation"
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["one-write", "two-writes"])
+def test_a_closing_tag_said_twice(
+    prosody: Prosody, proxies: dict[str, ProxyProcess], mint: Mint, canary: Canary, apart: bool
+) -> None:
+    """As slixmpp does when an application disconnects after a failed login: the answer comes all the same."""
+    proxy = proxies["direct-tls"]
+    mark = proxy.mark()
+    ends = []
+    for port, ca_file in ((prosody.direct_tls_port, mint.ca_file), (proxy.port, proxy.ca_file)):
+        client = available(port, ca_file, "piper", payload(canary, "piper"))
+        for said in (CLOSE, CLOSE) if apart else (CLOSE + CLOSE,):
+            client.send(said)
+        ends.append(client.rest().endswith(CLOSE))
+        client.close()
+    assert ends == [True, True]
+    session = proxy.session(after=mark)
+    assert at(session[-1], "event.reason") == "stream-closed"
+    assert "inspection-lost" not in actions(session)
+
+
 def test_a_host_the_server_does_not_serve(proxies: dict[str, ProxyProcess]) -> None:
     proxy = proxies["starttls"]
     mark = proxy.mark()
@@ -170,3 +190,22 @@ def test_a_host_the_server_does_not_serve(proxies: dict[str, ProxyProcess]) -> N
     session = proxy.session(after=mark)
     assert at(only(session, "stream-error"), "error.code") == "host-unknown"
     assert at(session[-1], "event.reason") == "stream-error"
+
+
+@pytest.mark.parametrize("opening", [b"<![CDATA[", b"<!-- ", b"<?x "])
+def test_a_session_cannot_hide_in_what_prosody_forgets(
+    proxies: dict[str, ProxyProcess], canary: Canary, opening: bytes
+) -> None:
+    """Prosody drops its parser at success and with it what stood open: the new stream is none inside a comment."""
+    proxy = proxies["direct-tls"]
+    mark = proxy.mark()
+    client = secured(proxy.port, "direct-tls", proxy.ca_file)
+    client.send(CLIENT_HEADER)
+    client.until(b"</stream:features>")
+    client.send(AUTH_START + payload(canary, "piper") + AUTH_END + opening)
+    client.until(b"/>")
+    client.send(CLIENT_HEADER + bind("hidden"))
+    assert b"hidden" not in client.rest()
+    session = proxy.session(after=mark)
+    assert at(only(session, "inspection-lost"), "xmpp.sent_by") == "client"
+    assert at(session[-1], "event.reason") == "inspection-lost"

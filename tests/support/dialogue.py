@@ -15,7 +15,7 @@ from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.tls import CertificateFacts, TlsEstablished
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe
-from xproxy.xmpp.memory import DomainMemory
+from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Session
 
 E = TypeVar("E")
@@ -84,7 +84,7 @@ class Dialogue:
         limits: StreamLimits | None = None,
         policy: StreamPolicy | None = None,
         mode: LegMode = LegMode.CLEAR,
-        memory: DomainMemory | None = None,
+        memory: Memory | None = None,
         chunks: Callable[[bytes], Iterable[bytes]] = lambda data: [data],
     ) -> None:
         """``chunks`` cuts what is said into what is read."""

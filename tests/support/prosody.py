@@ -5,7 +5,6 @@ import hmac
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Final
 import attrs
 
 from tests.support.mint import Leaf
+from tests.support.ports import accepts, free_ports
 
 STANZA_BYTES_MAX: Final = 262_144  # Prosody's default (c2s_stanza_size_limit)
 _START_SECONDS_MAX: Final = 15.0
@@ -32,8 +32,10 @@ interfaces = {{ "127.0.0.1" }}
 c2s_ports = {{ {starttls_port} }}
 c2s_direct_tls_ports = {{ {direct_tls_port} }}
 c2s_require_encryption = true
-modules_enabled = {{ "roster", "saslauth", "tls", "disco", "smacks", "ping", "version" }}
+modules_enabled = {{ "roster", "saslauth", "tls", "disco", "smacks", "ping", "version", "register_ibr",
+    "user_account_management", "blocklist", "carbons" }}
 modules_disabled = {{ "s2s", "offline" }}
+allow_registration = true
 authentication = "internal_hashed"
 storage = "internal"
 log = {{ debug = "{directory}/prosody.log" }}
@@ -41,6 +43,8 @@ ssl = {{ certificate = "{certificate}", key = "{key}" }}
 c2s_direct_tls_ssl = {{ certificate = "{certificate}", key = "{key}" }}
 VirtualHost "{domain}"
     ssl = {{ certificate = "{certificate}", key = "{key}" }}
+Component "rooms.{domain}" "muc"
+    modules_enabled = {{ }}
 """
 
 _ACCOUNT = """\
@@ -97,7 +101,7 @@ def running_prosody(
     """Run Prosody in ``directory`` with these accounts; ``rosters`` maps user -> {bare JID: name}."""
     _write_accounts(directory / "data" / domain.replace(".", "%2e"), passwords, rosters or {})
     for _ in range(_START_TRIES):
-        starttls_port, direct_tls_port = _free_ports(2)
+        starttls_port, direct_tls_port = free_ports(2)
         (directory / "prosody.log").unlink(missing_ok=True)
         config = directory / "prosody.cfg.lua"
         config.write_text(
@@ -131,15 +135,6 @@ def running_prosody(
     raise AssertionError(f"Prosody did not start in {_START_TRIES} tries: {_diagnosis(directory)}")
 
 
-def _free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [sock.getsockname()[1] for sock in held]
-    finally:
-        for sock in held:
-            sock.close()
-
-
 def _came_up(process: subprocess.Popen[bytes], directory: Path, ports: tuple[int, ...]) -> bool:
     """Wait until every port answers; False when one of them was taken by somebody else."""
     deadline = time.monotonic() + _START_SECONDS_MAX
@@ -151,18 +146,10 @@ def _came_up(process: subprocess.Popen[bytes], directory: Path, ports: tuple[int
         if process.poll() is not None:
             raise AssertionError(f"Prosody ended with status {process.returncode}: {_diagnosis(directory)}")
         # Both in the log (it is this process that listens) and on the network (it accepts).
-        if all(f"[127.0.0.1]:{port}" in text for port in ports) and all(_accepts(port) for port in ports):
+        if all(f"[127.0.0.1]:{port}" in text for port in ports) and all(accepts(port) for port in ports):
             return True
         time.sleep(0.02)
     raise AssertionError(f"Prosody did not listen within {_START_SECONDS_MAX} s: {_diagnosis(directory)}")
-
-
-def _accepts(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -2,7 +2,8 @@
 
 Whatever a test does, at the stop every record is checked against the published schema, the numbering of records is
 checked for gaps, stderr for tracebacks, the journal is verified and compared with the log, and all it wrote is searched
-for every canary (tests/support/canary.py).
+for every canary (tests/support/canary.py). What all proxies of a test run recorded together is asked of
+``delegates_seen``.
 """
 
 import functools
@@ -29,6 +30,9 @@ Record = dict[str, Any]
 START_SECONDS_MAX: Final = 20.0
 STOP_SECONDS_MAX: Final = 45.0  # the drain takes 30 s where a session does not end by itself
 _POLL_SECONDS: Final = 0.01
+
+_running: list["ProxyProcess"] = []
+_delegates: set[str] = set()  # of the proxies that have ended
 
 
 def at(record: Record, path: str) -> Any:
@@ -62,7 +66,16 @@ def only(records: list[Record], name: str, **fields: Any) -> Record:
     return found[0]
 
 
-@attrs.define(kw_only=True)
+def delegates_seen() -> set[str]:
+    """Return all values of xmpp.delegate in the records of all proxies that ran in this test run so far."""
+    return _delegates.union(*(_delegates_in(proxy.records()) for proxy in _running))
+
+
+def _delegates_in(records: list[Record]) -> set[str]:
+    return {selector for record in records for selector in at(record, "xmpp.delegate") or ()}
+
+
+@attrs.define(kw_only=True, eq=False)
 class ProxyProcess:
     """A running proxy."""
 
@@ -174,6 +187,7 @@ class ProxyProcess:
     def judge(self) -> None:
         """Check everything it wrote: schema, numbering, journal, tracebacks, canaries."""
         records = self.records()
+        _delegates.update(_delegates_in(records))
         check_schema(records)
         check_numbering(records)
         check_journal(self.state, records, ended_in_form=self.process.returncode == 0)
@@ -256,7 +270,11 @@ def running_xproxy(
         _wait_ready(proxy, ready_file)
         addresses = ready_file.read_text().splitlines()
         proxy.ports = tuple(int(address.rpartition(":")[2]) for address in addresses)
-        yield proxy
+        _running.append(proxy)
+        try:
+            yield proxy
+        finally:
+            _running.remove(proxy)
     except BaseException:
         if process.poll() is None:
             proxy.kill()

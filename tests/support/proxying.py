@@ -1,12 +1,13 @@
 """A proxy between a test's own client and server, with a core and a channel that a test can look into."""
 
+import contextlib
 import itertools
+import os
 import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,19 +15,20 @@ import attrs
 import trio
 import trustme
 
+from tests.support.ends import tells_ends_apart
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
+from xproxy.config.tls import TlsSettings
+from xproxy.config.upstream import UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
-from xproxy.proxy.contexts import TlsContexts
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.recorder import Record
-from xproxy.tls.authority import Authority
-from xproxy.tls.contexts import ServerLegContexts
+from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
 
 E = TypeVar("E", bound=Event)
@@ -47,7 +49,7 @@ class StubCore:
         self.next_tick_ns: int | None = None
         self.mode = mode
         self._begun = at_ns
-        self._close_ns = int(close_seconds * 1e9)
+        self.close_ns = int(close_seconds * 1e9)
         self.bytes = {Side.CLIENT: 0, Side.SERVER: 0}
         self.ends: dict[Side, EndOfInput] = {}
         self.tags: set[Side] = set()
@@ -80,7 +82,7 @@ class StubCore:
         again = side in self.ends
         self.ends.setdefault(side, how)
         if side in self.tags and not again and len(self.ends) == 1 and len(self.tags) == 1:
-            self.next_tick_ns = at_ns + self._close_ns
+            self.next_tick_ns = at_ns + self.close_ns
             return []
         cause = CloseCause.CLIENT_ENDED if side is Side.CLIENT else CloseCause.SERVER_ENDED
         return self._close(CloseCause.STREAM_CLOSED if self.tags else cause, side, how)
@@ -123,7 +125,7 @@ class EventRecorder:
     """Keeps the event itself in the document."""
 
     def record(self, event: Event, at_ns: int) -> Record:
-        return Record({"event": event}, Level.INFO, event.action)  # type: ignore[dict-item]
+        return Record({"event": event}, Level.INFO, event.action)
 
 
 class ListChannel:
@@ -149,7 +151,7 @@ class ListChannel:
         self._not_full.set()
 
     def put_nowait(self, records: list[Record]) -> None:
-        events: list[Event] = [record.document["event"] for record in records]  # type: ignore[misc]
+        events: list[Event] = [record.document["event"] for record in records]
         if self.on_put is not None:
             self.on_put(events)
         self.events += events
@@ -182,6 +184,20 @@ class Rig:
     address: Endpoint
     upstream: socket.socket  # listening
     cores: list[StubCore]
+    dropped: list[int]
+    finished: trio.Event
+
+    def waiting_bytes(self, side: Side) -> int:
+        """How much of the one session waits to be sent to ``side``."""
+        (relay,) = self.proxy._relays
+        flow = relay._flow
+        assert flow is not None
+        return flow.leg(side).waiting_bytes()
+
+    async def ended(self) -> int:
+        """Wait until the proxy has come to its end; return how many sessions it dropped."""
+        await self.finished.wait()
+        return self.dropped[0]
 
     async def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
         """Connect as a client, without a word."""
@@ -202,9 +218,11 @@ class Rig:
         sock.setblocking(False)
         return sock
 
-    async def pair(self, hello: bytes = b"<") -> tuple[socket.socket, socket.socket]:
+    async def pair(
+        self, hello: bytes = b"<", *, receive_buffer: int | None = None
+    ) -> tuple[socket.socket, socket.socket]:
         """Return a client and a server that are connected through the proxy; ``hello`` has passed."""
-        client = await self.connect()
+        client = await self.connect(receive_buffer=receive_buffer)
         await send_all(client, hello)
         server = await self.accept()
         assert await receive_exactly(server, len(hello)) == hello
@@ -219,6 +237,7 @@ async def proxying(
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     upstream: HostPort | None = None,
+    domain: str | None = None,
     receive_buffer: int | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a proxy before a listening socket; leaving the block cancels what is left."""
@@ -240,6 +259,7 @@ async def proxying(
                 listen=(HostPort("127.0.0.1", 0),),
                 upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
                 limits=limits or SessionLimits(),
+                domain=domain,
             ),
             channel=channel,
             recorder=EventRecorder(),
@@ -251,9 +271,16 @@ async def proxying(
             plane=the_plane,
         )
         async with trio.open_nursery() as nursery:
-            (address,) = await nursery.start(proxy.serve)
+            dropped: list[int] = []
+            finished = trio.Event()
+
+            async def serve(*, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
+                dropped.append(await proxy.serve(task_status=task_status))
+                finished.set()
+
+            (address,) = await nursery.start(serve)
             assert isinstance(the_plane, EpollPlane | WaitReadablePlane)
-            yield Rig(proxy, channel, the_plane, address, listening, cores)
+            yield Rig(proxy, channel, the_plane, address, listening, cores, dropped, finished)
             nursery.cancel_scope.cancel()
 
 
@@ -299,26 +326,27 @@ async def receive_all(sock: socket.socket) -> bytes:
 class Certified:
     """A directory with a CA of ours, and TLS for a server named "localhost" and for clients that trust the CA."""
 
-    contexts: TlsContexts
+    contexts: TlsService
     server: ssl.SSLContext
     client: ssl.SSLContext
 
 
-def certified(state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True) -> Certified:
+def certified(
+    state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True, domain: str | None = None
+) -> Certified:
     """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
     real = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     real.issue_cert(*names).configure_cert(server)
     bundle = state / "real-ca.pem"
     real.cert_pem.write_to_path(str(bundle))
-    authority = Authority.open_(state / "state")
-    client = ssl.create_default_context(cafile=str(authority.certificate_path))
-    contexts = TlsContexts(
-        certificates=authority,
-        server_leg=ServerLegContexts.load(bundle, verify=verify),
-        domain=None,
-        now=lambda: datetime.now(UTC),
+    contexts = TlsService(
+        TlsSettings(),
+        UpstreamSettings(ca_file=bundle, verify="full" if verify else "none", domain=domain),
+        state / "state",
     )
+    assert contexts.ca_file is not None
+    client = tells_ends_apart(ssl.create_default_context(cafile=str(contexts.ca_file)))
     return Certified(contexts, server, client)
 
 
@@ -341,11 +369,11 @@ async def both_secured(
 
 
 async def directly_secured(
-    rig: Rig, tls: Certified, server_name: str = "localhost"
+    rig: Rig, tls: Certified, server_name: str = "localhost", *, receive_buffer: int | None = None
 ) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
     """Return a client and a server that are connected through the proxy by TLS from the first byte."""
     done: dict[str, ssl.SSLSocket] = {}
-    client = await rig.connect()
+    client = await rig.connect(receive_buffer=receive_buffer)
 
     async def secure_client() -> None:
         done["client"] = await wrap(client, tls.client, server_name)
@@ -371,3 +399,27 @@ async def wrap(sock: socket.socket, context: ssl.SSLContext, server_name: str | 
         tls.close()
         raise
     return tls
+
+
+async def send_until_full(sock: socket.socket, data: bytes) -> int:
+    """Send until nobody takes any more for a while; return how much went."""
+    view = memoryview(data)
+    sent = 0
+    while sent < len(data):
+        try:
+            sent += sock.send(view[sent : sent + 16_384])
+        except (BlockingIOError, ssl.SSLWantWriteError):
+            with trio.move_on_after(0.1) as waiting:
+                await trio.lowlevel.wait_writable(sock)
+            if waiting.cancelled_caught:
+                break
+    return sent
+
+
+def open_descriptors() -> dict[str, str]:
+    """What this process has open, by number."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one for this very listing
+            found[name] = os.readlink(f"/proc/self/fd/{name}")
+    return found

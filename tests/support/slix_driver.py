@@ -28,11 +28,20 @@ from xml.etree import ElementTree
 
 from slixmpp import JID, ClientXMPP
 from slixmpp.exceptions import IqError, IqTimeout
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher import MatchXPath
 
 STEP_SECONDS_MAX = 10.0
 RESOURCE = "slix"
 
 PING = "{urn:xmpp:ping}ping"
+BLOCKING = "{urn:xmpp:blocking}"
+CARBONS = "{urn:xmpp:carbons:2}"
+FORM = "{jabber:x:data}"
+MUC = "{http://jabber.org/protocol/muc}"
+MUC_USER = "{http://jabber.org/protocol/muc#user}"
+STANZAS = "{urn:ietf:params:xml:ns:xmpp-stanzas}"
+UPLOAD = "{urn:xmpp:http:upload:0}"
 
 _PAYLOADS = re.compile(rb"<(?:auth|response|challenge|success)\b[^>]*>([^<]+)<")
 _SM_IDS = re.compile(rb"<(?:enabled|resume|resumed)\b[^>]*?\b(?:id|previd)=['\"]([^'\"]+)['\"]")
@@ -50,6 +59,9 @@ class Client(ClientXMPP):
         self.is_leaving = False  # slixmpp leaves by itself when no mechanism is left
         self.logins: list[dict[str, Any]] = []
         self.inbox: asyncio.Queue[str] = asyncio.Queue()
+        self.copies: asyncio.Queue[str] = asyncio.Queue()
+        self.presences: asyncio.Queue[ElementTree.Element] = asyncio.Queue()
+        self.registered: dict[str, Any] | None = None
         self.ends: asyncio.Queue[str] = asyncio.Queue()
         self.enable_plaintext = False
         self.enable_direct_tls = job["mode"] == "direct-tls"
@@ -66,8 +78,21 @@ class Client(ClientXMPP):
         self.add_event_handler("ssl_invalid_chain", self._on_tls_failed)
         self.add_event_handler("connection_failed", self._on_tls_failed)
         self.add_event_handler("disconnected", lambda _: self.ends.put_nowait("disconnected"))
-        self.add_event_handler("message", lambda message: self.inbox.put_nowait(message["body"]))
+        for name, handler in (("message", self._on_message), ("presence", lambda p: self.presences.put_nowait(p.xml))):
+            self.register_handler(Callback(f"every {name}", MatchXPath(f"{{jabber:client}}{name}"), handler))
         self.add_event_handler("failed_auth", self._on_failed_auth)
+
+    def _on_message(self, message: Any) -> None:
+        if message["type"] == "error":
+            conditions = [child.tag for child in message.xml.find("{jabber:client}error")]
+            self.inbox.put_nowait(" ".join(tag.rpartition("}")[2] for tag in conditions if tag != STANZAS + "text"))
+            return
+        for kind in ("sent", "received"):
+            if message.xml.find(CARBONS + kind) is not None:
+                self.copies.put_nowait(kind)
+                return
+        if message["body"]:
+            self.inbox.put_nowait(message["body"])
 
     def _on_tls_failed(self, error: Any) -> None:
         self.logins.append({"error": type(error).__name__})
@@ -136,17 +161,28 @@ async def within(awaitable: Any) -> Any:
     return await asyncio.wait_for(awaitable, STEP_SECONDS_MAX)
 
 
-async def request(client: Client, payload: str, *, to: str) -> dict[str, Any]:
-    """Send an iq with an empty payload ("{namespace}name") and say how it was answered."""
-    iq = client.make_iq_get(ito=to)
-    iq.append(ElementTree.Element(payload))
+async def ask(client: Client, payload: ElementTree.Element, *, to: str | None = None, kind: str = "set") -> Any:
+    """Send an iq and say how it was answered."""
+    iq = client.make_iq(ito=to, itype=kind)  # type: ignore[no-untyped-call]
+    iq.append(payload)
+    return await answer_to(iq)
+
+
+async def answer_to(iq: Any) -> dict[str, Any]:
+    """Send this iq and say how it was answered."""
     try:
-        answer = await iq.send(timeout=STEP_SECONDS_MAX)  # type: ignore[no-untyped-call]
+        answer = await iq.send(timeout=STEP_SECONDS_MAX)
     except IqError as error:
         return {"answer": "error", "condition": error.condition, "type": error.etype}
     except IqTimeout:
         return {"answer": "timeout"}
     return {"answer": answer["type"]}
+
+
+async def request(client: Client, payload: str, *, to: str) -> dict[str, Any]:
+    """Ask with an empty payload ("{namespace}name")."""
+    answer: dict[str, Any] = await ask(client, ElementTree.Element(payload), to=to, kind="get")
+    return answer
 
 
 async def login(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
@@ -244,6 +280,148 @@ async def hold(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
             return {"end": end, "steps": steps, "left": await client.leave()}
 
 
+async def enter(client: Client, room: str, nick: str, password: str | None = None) -> dict[str, Any]:
+    """Ask to be let into a room and say what the room answered (XEP-0045 section 7.2)."""
+    presence = client.make_presence(pto=f"{room}/{nick}")  # type: ignore[no-untyped-call]
+    wish = ElementTree.Element(MUC + "x")
+    if password:
+        ElementTree.SubElement(wish, MUC + "password").text = password
+    presence.append(wish)
+    presence.send()
+    return await told(client, f"{room}/{nick}")
+
+
+async def told(client: Client, me: str) -> dict[str, Any]:
+    """Wait for what a room has to say about its occupant ``me`` (a full JID): an error, or that he is in or out."""
+    while True:
+        presence = await within(client.presences.get())
+        if presence.get("from") != me:
+            continue
+        error = presence.find("{jabber:client}error")
+        if error is not None:
+            return {"refused": error[0].tag.removeprefix(STANZAS), "type": error.get("type")}
+        codes = sorted(status.get("code", "") for status in presence.iterfind(f"{MUC_USER}x/{MUC_USER}status"))
+        # ejabberd leaves 110 out where it tells somebody that he was thrown out.
+        return {"presence": presence.get("type", "available"), "codes": [code for code in codes if code != "110"]}
+
+
+async def configure(client: Client, room: str, **values: str) -> Any:
+    """Set options of a room."""
+    query = ElementTree.Element("{http://jabber.org/protocol/muc#owner}query")
+    form = ElementTree.SubElement(query, FORM + "x", type="submit")
+    fields = {"FORM_TYPE": "http://jabber.org/protocol/muc#roomconfig"}
+    for name, value in (fields | {f"muc#roomconfig_{name}": value for name, value in values.items()}).items():
+        field = ElementTree.SubElement(form, FORM + "field", var=name)
+        ElementTree.SubElement(field, FORM + "value").text = value
+    return (await ask(client, query, to=room))["answer"]
+
+
+async def throw_out(client: Client, room: str, **item: str) -> Any:
+    """Kick (role none) or ban (affiliation outcast)."""
+    query = ElementTree.Element("{http://jabber.org/protocol/muc#admin}query")
+    ElementTree.SubElement(query, "{http://jabber.org/protocol/muc#admin}item", item)
+    return (await ask(client, query, to=room))["answer"]
+
+
+async def muc(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """A room: made, closed in several ways to a guest, who is let in, kicked and banned."""
+    host, guest = clients
+    ends = [await host.open(), await guest.open()]
+    room, secret = f"hall@rooms.{job['domain']}", job["room_password"]
+    steps = {"made": await enter(host, room, "host")}
+    steps["locked"] = await configure(host, room, passwordprotectedroom="1", roomsecret=secret)
+    steps["no password"] = await enter(guest, room, "guest")
+    steps["nick taken"] = await enter(guest, room, "host", secret)
+    steps["let in"] = await enter(guest, room, "guest", secret)
+    steps["kick"] = await throw_out(host, room, nick="guest", role="none")
+    steps["kicked"] = await told(guest, f"{room}/guest")
+    steps["closed"] = await configure(host, room, passwordprotectedroom="0", roomsecret="", membersonly="1")
+    steps["not a member"] = await enter(guest, room, "guest")
+    steps["opened"] = await configure(host, room, membersonly="0")
+    steps["let in again"] = await enter(guest, room, "guest")
+    steps["ban"] = await throw_out(host, room, jid=guest.boundjid.bare, affiliation="outcast")
+    steps["banned"] = await told(guest, f"{room}/guest")
+    steps["outcast"] = await enter(guest, room, "guest")
+    # The last one out: the room goes with its list of outcasts.
+    host.send_presence(pto=f"{room}/host", ptype="unavailable")
+    steps["left"] = await told(host, f"{room}/host")
+    return {"ends": ends, "steps": steps, "left": [await client.leave() for client in clients]}
+
+
+def registering(client: Client) -> None:
+    """Have the client register before it logs in (XEP-0077); ``client.registered`` says how that went."""
+
+    async def register(_: Any) -> None:
+        iq = client.make_iq_set()  # type: ignore[no-untyped-call]
+        # By slixmpp's own interface: only iqs it knows for registrations leave before there is a session.
+        iq["register"]["username"] = client.boundjid.user
+        iq["register"]["password"] = client.password
+        client.registered = await answer_to(iq)
+        if client.registered["answer"] != "result":
+            client.ends.put_nowait("not-registered")
+
+    client.plugin["xep_0077"].create_account = True
+    client.plugin["xep_0077"].force_registration = True
+    client.add_event_handler("register", register)
+
+
+async def register(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Make an account, log in, change the password, log in with it, remove the account."""
+    client, later = clients
+    registering(client)
+    ends = [await client.open()]
+    changed = ElementTree.Element("{jabber:iq:register}query")
+    for name, text in (("username", client.boundjid.user), ("password", later.password)):
+        ElementTree.SubElement(changed, "{jabber:iq:register}" + name).text = text
+    change = (await ask(client, changed))["answer"]
+    left = await client.leave()
+    ends.append(await later.open())
+    removal = ElementTree.Element("{jabber:iq:register}query")
+    ElementTree.SubElement(removal, "{jabber:iq:register}remove")
+    # ejabberd closes the stream and leaves the request unanswered.
+    answering = asyncio.create_task(ask(later, removal))
+    await asyncio.wait(
+        {answering, (ending := asyncio.create_task(later.until("disconnected")))}, return_when="FIRST_COMPLETED"
+    )
+    removed = answering.result()["answer"] if answering.done() else "unanswered"
+    answering.cancel()
+    await within(ending)
+    return {"ends": ends, "registered": client.registered, "changed": change, "left": left, "removed": removed}
+
+
+async def register_refused(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Ask for an account that somebody else has."""
+    client = clients[0]
+    registering(client)
+    return {"end": await client.open(), "registered": client.registered, "left": await client.leave()}
+
+
+async def services(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
+    """Carbons, blocking, an upload slot that is not to be had."""
+    alice, second, bob = clients
+    ends = [await client.open() for client in clients]
+    for client in clients:
+        client.send_presence()  # ejabberd sends copies to the available only
+        while (await within(client.presences.get())).get("from") != str(client.boundjid):
+            pass
+    steps: dict[str, Any] = {}
+    steps["carbons"] = [(await ask(c, ElementTree.Element(CARBONS + "enable")))["answer"] for c in (alice, second)]
+    alice.send_message(mto=bob.boundjid, mbody=job["bodies"][0], mtype="chat")
+    steps["received"] = await within(bob.inbox.get()) == job["bodies"][0]
+    steps["copy"] = await within(second.copies.get())
+    for name in ("block", "unblock"):
+        wish = ElementTree.Element(BLOCKING + name)
+        ElementTree.SubElement(wish, BLOCKING + "item", jid=bob.boundjid.bare)
+        steps[name] = (await ask(alice, wish))["answer"]
+        if name == "block":
+            steps["blocklist"] = (await request(alice, BLOCKING + "blocklist", to=alice.boundjid.bare))["answer"]
+            alice.send_message(mto=bob.boundjid, mbody=job["bodies"][1], mtype="chat")
+            steps["to the blocked"] = await within(alice.inbox.get())
+    slot = ElementTree.Element(UPLOAD + "request", {"filename": "a.bin", "size": "5000", "content-type": "image/png"})
+    steps["slot"] = await ask(alice, slot, to=f"upload.{job['domain']}", kind="get")
+    return {"ends": ends, "steps": steps, "left": [await client.leave() for client in clients]}
+
+
 SCENARIOS: dict[str, tuple[Any, int, tuple[str, ...]]] = {
     "login": (login, 1, ()),
     "messages": (messages, 2, ()),
@@ -251,6 +429,10 @@ SCENARIOS: dict[str, tuple[Any, int, tuple[str, ...]]] = {
     "disco": (disco, 1, ("xep_0030",)),
     "resume": (resume, 2, ("xep_0198", "xep_0199")),
     "hold": (hold, 1, ("xep_0198", "xep_0199")),
+    "muc": (muc, 2, ()),
+    "register": (register, 2, ("xep_0077",)),
+    "register-refused": (register_refused, 1, ("xep_0077",)),
+    "services": (services, 3, ()),
 }
 
 

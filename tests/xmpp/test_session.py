@@ -1,6 +1,7 @@
 """The session core, told as dialogues."""
 
 import pytest
+from lxml import etree
 
 from tests.support.dialogue import (
     BIND,
@@ -41,10 +42,12 @@ from xproxy.events.stream import (
     StreamViolation,
 )
 from xproxy.events.tls import PlaintextAuthentication, StarttlsInjection, StarttlsRefused, TlsFailed, TlsFailure
-from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName
+from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName, Wake
+from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Phase
 
 SM = "xmlns='urn:xmpp:sm:3'"
+STANZA_ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
 
 def byte_by_byte(data: bytes) -> list[bytes]:
@@ -355,6 +358,76 @@ def test_a_stanza_above_the_limit_closes() -> None:
     assert talk.close.cause is CloseCause.LIMIT_REACHED
 
 
+def new_names(count: int, word: str) -> str:
+    """Elements whose names, and whose namespaces' names, nobody has met."""
+    return "".join(f"<{word}{i} xmlns='urn:{word}:{i}'/>" for i in range(count))
+
+
+@pytest.mark.parametrize("before", ["", "<message><body>a</body></message>", "<message id='1'>"])
+def test_new_names_of_another_user_neither_blind_nor_end_the_session(before: str) -> None:
+    """One archived message with names enough would end its receiver's session at every login."""
+    word = f"nn{len(before)}q"
+    size = 1_000
+    talk = Dialogue(chunks=lambda data: [data[i : i + size] for i in range(0, len(data), size)]).log_in()
+    talk.server(before + "<message>" + new_names(1_200, word) + "</message>" * (1 + before.endswith("'1'>")))
+    assert talk.close is None
+    reached = talk.one(LimitReached)
+    assert (reached.limit, reached.closes, reached.sent_by) == ("stream.names_max", False, Side.SERVER)
+    lost = talk.one(InspectionLost)
+    assert (lost.scope, lost.reason, lost.policy) == (LossScope.ELEMENT, "too-many-names", "relay")
+    talk.seen()
+    talk.server(
+        "<message type='error' id='e'><error type='cancel'><gone " + f"xmlns='{STANZA_ERRORS}'/></error></message>"
+    )
+    assert talk.one(StanzaError).sent_by is Side.SERVER
+    talk.seen()
+    talk.client("<message>" + new_names(300, f"{word}c") + "</message>")
+    assert talk.actions_seen() == []
+    assert talk.close is None
+    assert talk.forwarded == talk.said
+
+
+def test_one_tag_of_another_user_may_not_bring_all_names() -> None:
+    before = etree.memory_debugger.dict_size()
+    talk = Dialogue().log_in()
+    talk.server("<message " + " ".join(f"tagq{i}=''" for i in range(5_000)) + "/><presence/>")
+    assert talk.close is None
+    assert talk.one(InspectionLost).scope is LossScope.ELEMENT
+    assert etree.memory_debugger.dict_size() - before < 2_000
+    assert talk.session.closed(talk.now).from_server.presences == 1
+
+
+def test_names_without_end_are_relayed_unread_and_the_client_is_still_heard() -> None:
+    talk = Dialogue(limits=StreamLimits(names_max=100, names_renewals_max=1, names_before_login_max=64)).log_in()
+    for turn in range(3):
+        talk.server("<message>" + new_names(150, f"ne{turn}q"))
+        talk.server("</message>")
+    scopes = [event.scope for event in talk.events if isinstance(event, InspectionLost)]
+    assert scopes == [LossScope.ELEMENT, LossScope.STREAM]
+    assert [event.closes for event in talk.seen() if isinstance(event, LimitReached)] == [False, False]
+    talk.client(
+        "<message type='error' id='e'><error type='cancel'><gone " + f"xmlns='{STANZA_ERRORS}'/></error></message>"
+    )
+    assert talk.one(StanzaError).sent_by is Side.CLIENT
+    assert talk.close is None
+    assert talk.forwarded == talk.said
+
+
+def test_names_without_end_close_the_session_where_the_policy_says_so() -> None:
+    limits = StreamLimits(names_max=100, names_renewals_max=0, names_before_login_max=64)
+    talk = Dialogue(limits=limits, policy=StreamPolicy(on_inspection_lost_server="close")).log_in()
+    talk.server("<message>" + new_names(150, "np") + "</message>")
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.INSPECTION_LOST
+
+
+def test_new_names_of_the_client_itself_end_the_session() -> None:
+    talk = Dialogue().log_in()
+    talk.client("<message>" + new_names(1_200, "nc") + "</message>")
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.LIMIT_REACHED
+
+
 def test_a_deep_headline_neither_blinds_nor_ends_the_session(talk: Dialogue) -> None:
     talk.log_in()
     talk.server("<message type='headline'>" + "<a>" * 300 + "</a>" * 300 + "</message>")
@@ -366,6 +439,12 @@ def test_a_deep_headline_neither_blinds_nor_ends_the_session(talk: Dialogue) -> 
     )
     assert talk.one(StanzaError).condition == "forbidden"
     assert talk.close is None
+
+
+def test_an_end_within_a_skipped_element_says_that_it_was_lost(talk: Dialogue) -> None:
+    talk.log_in().server("<message type='headline'>" + "<a>" * 300)
+    talk.ends(Side.SERVER)
+    assert talk.one(InspectionLost).scope is LossScope.ELEMENT
 
 
 def test_compression_blinds_both_directions_aloud(talk: Dialogue) -> None:
@@ -421,6 +500,14 @@ def test_the_hash_of_an_id_joins_both_sessions() -> None:
     assert first.one(SmEnabled).id_hash == second.one(SessionResumed).id_hash
 
 
+def test_a_resumed_session_is_whose_it_was() -> None:
+    memory = Memory()
+    first, second = Dialogue(memory=memory).log_in(), Dialogue(memory=memory)
+    first.client(f"<enable {SM} resume='1'/>").server(f"<enabled {SM} id='sm-id-canary' resume='1'/>")
+    resume(second).server(f"<resumed {SM} previd='sm-id-canary' h='0'/>")
+    assert str(second.one(SessionEstablished).jid) == "juliet@example.org/balcony"
+
+
 def test_a_refused_resumption_goes_on_to_bind(talk: Dialogue) -> None:
     resume(talk)
     talk.server(f"<failed {SM} h='3'><item-not-found xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></failed>")
@@ -452,12 +539,13 @@ def test_a_stream_error_names_its_condition_and_the_way_round_the_proxy(talk: Di
 def test_an_end_without_a_closing_tag_is_passed_on_at_once_and_in_kind() -> None:
     for how in EndOfInput:
         talk = Dialogue().log_in()
+        talk.after(3)  # long behind the last stanza: nothing to suspect
         assert talk.ends(Side.CLIENT, how) == [Close(cause=CloseCause.CLIENT_ENDED, initiator=Side.CLIENT, how=how)]
 
 
 def test_behind_a_closing_tag_the_other_side_may_finish(talk: Dialogue) -> None:
     talk.log_in().client("</stream:stream>")
-    assert talk.ends(Side.CLIENT) == []
+    assert talk.ends(Side.CLIENT) == [Wake()]
     talk.server("<message/></stream:stream>")
     assert talk.forwarded == talk.said
     actions = talk.ends(Side.SERVER, EndOfInput.CLOSE_NOTIFY)
@@ -482,6 +570,7 @@ def test_negotiation_has_a_deadline_and_a_session_has_none() -> None:
     assert talk.after(59) == []
     assert talk.after(1) == [Close(cause=CloseCause.NEGOTIATION_TIMEOUT, initiator=None)]
     talk = Dialogue().log_in()
+    assert talk.after(400) == []
     assert talk.session.next_tick_ns is None
 
 
@@ -535,3 +624,89 @@ def test_sasl2_with_inline_bind_is_a_session(talk: Dialogue) -> None:
     assert talk.one(SessionEstablished).how == "sasl2"
     talk.server("<stream:features/><presence/>").client("<presence/>")
     assert talk.close is None
+
+
+# A server forgets what it has not finished reading when it accepts a login: what it forgets hides nothing -----------
+
+
+@pytest.mark.parametrize("opening", ["<x>", "<!-- ", "<![CDATA[", "<?x ", "<x a='", "x"])
+@pytest.mark.parametrize("between", ["", HEADER], ids=["plain", "pipelined"])
+def test_what_is_left_open_behind_auth_cannot_swallow_the_next_stream(
+    talk: Dialogue, opening: str, between: str
+) -> None:
+    inside_tls(talk).client(PLAIN + between + opening).server(SUCCESS)
+    if talk.close is None:
+        talk.client(HEADER)
+    talk.one(InspectionLost)
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.INSPECTION_LOST
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<x>", "</x>"), ("<![CDATA[", "<![CDATA[]]>"), ("<!--", "<!-- -->"), ("<?x ", "<?x?>"), ("text", "<r/>")],
+)
+@pytest.mark.parametrize("between", ["", HEADER], ids=["plain", "pipelined"])
+def test_nor_where_it_is_closed_before_the_verdict_is_seen(
+    talk: Dialogue, opening: str, closing: str, between: str
+) -> None:
+    inside_tls(talk).client(PLAIN + between + opening)
+    for said in (HEADER + BIND, closing):
+        if talk.close is None:
+            talk.client(said)
+    talk.one(InspectionLost)
+    assert talk.close is not None
+
+
+def test_behind_success_comes_a_header(talk: Dialogue) -> None:
+    inside_tls(talk).client(PLAIN).server(SUCCESS).client("\n<r xmlns='urn:xmpp:sm:3'/>")
+    assert talk.one(InspectionLost).reason == "restart-missing"
+    assert talk.close is not None
+
+
+def test_behind_success_a_client_may_also_leave(talk: Dialogue) -> None:
+    inside_tls(talk).client(PLAIN).server(SUCCESS).client("\n</stream:stream>")
+    assert talk.close is None
+
+
+FAILURE = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>"
+
+
+def test_a_stanza_sent_back_is_no_live_session(talk: Dialogue) -> None:
+    """ejabberd bounces a stanza that comes before bind: a stranger could so get the allowance of a user."""
+    inside_tls(talk).client("<message to='a@example.org'/>")
+    talk.server("<message type='error' from='a@example.org'><error type='cancel'/></message>")
+    assert not talk.session.established
+    talk.server("<presence type='error' from='a@example.org'><error type='cancel'/></presence>")
+    assert not talk.session.established
+
+
+def test_a_login_is_seen_in_whatever_looks_like_a_session(talk: Dialogue) -> None:
+    inside_tls(talk).server("<message from='example.org'/>")
+    assert talk.session.established
+    talk.client(PLAIN).server(FAILURE)
+    assert talk.one(SaslStarted).authcid == "juliet"
+    assert talk.one(SaslFailed).authcid == "juliet"
+
+
+def test_s2s_with_sasl_external_restarts_and_is_a_session(talk: Dialogue) -> None:
+    """RFC 6120 section 6.4.6 holds for servers too."""
+    ours, theirs = (each.replace("jabber:client", "jabber:server") for each in (HEADER, SERVER_HEADER))
+    talk.client(ours).server(theirs + FEATURES_TLS).client(STARTTLS).server(PROCEED).secured()
+    talk.client(ours).server(theirs + FEATURES_SASL)
+    talk.client("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").server(SUCCESS)
+    talk.client(ours).server(theirs + "<stream:features/>")
+    assert talk.session.established
+    assert talk.one(SessionEstablished).how == "sasl-external"
+    talk.client("<iq type='get' id='1' from='a.example' to='b.example'/>")
+    assert talk.close is None
+
+
+def test_a_client_that_calls_itself_a_server_binds_all_the_same(talk: Dialogue) -> None:
+    """A content namespace is the client's word alone; its session begins where the server binds it."""
+    talk.client(HEADER.replace("jabber:client", "jabber:server")).server(SERVER_HEADER + FEATURES_SASL)
+    talk.client(PLAIN).server(SUCCESS).client(HEADER.replace("jabber:client", "jabber:server"))
+    talk.server(SERVER_HEADER + FEATURES_BIND)
+    assert not talk.session.established
+    talk.client(BIND.replace("<iq", "<iq xmlns='jabber:client'")).server(BOUND)
+    assert talk.one(ResourceBound).jid.local == "juliet"

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from xproxy.config.settings import Settings
 from xproxy.errors import ConfigProblem
+from xproxy.jid import JidError, domain_to_ascii
 
 # libxml2 gives up at 256 and lxml offers no way to ask for more; what is above must still be skipped in time.
 DEPTH_CEILING = 250
@@ -52,12 +53,20 @@ def _check_upstream(settings: Settings, place: Place) -> Iterator[ConfigProblem]
             message=f"{address} is also listened on: the proxy would connect to itself",
             hint="give the server another port, or listen on another address",
         )
-    if domain and ({*domain} & {*"@/ "} or not all(domain.removesuffix(".").split("."))):
+    if domain and not _is_domain(domain):
         yield ConfigProblem(
             where=place("upstream", "domain"),
             message=f"{domain!r} is no XMPP domain",
             hint="write the part of the JID after the @, such as example.org",
         )
+
+
+def _is_domain(text: str) -> bool:
+    try:
+        domain_to_ascii(text)
+    except JidError as error:
+        return error.reason == "address"  # RFC 6120 section 2.1 allows it, though no certificate is made for one
+    return True
 
 
 def _check_certificate(settings: Settings, place: Place) -> Iterator[ConfigProblem]:

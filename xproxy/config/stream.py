@@ -17,6 +17,11 @@ class StreamLimits:
     stanza_bytes_warn: int = setting(
         262_144, "bytes", "Prosody's c2s default and ejabberd's example: the server is about to refuse it"
     )
+    stanza_before_login_bytes_max: int = setting(
+        65_536,
+        "bytes",
+        "strangers get little memory: a tree takes forty times its octets; Kerberos' largest token in base64 fits",
+    )
     depth_max: int = setting(
         200,
         "elements",
@@ -27,6 +32,11 @@ class StreamLimits:
         64, "names", "names live as long as the process; strangers get few", validator=attrs.validators.ge(8)
     )
     names_max: int = setting(2_000, "names", "a normal session adds under 200 to a warm process")
+    names_renewals_max: int = setting(
+        3,
+        "times",
+        "what another user's stanza uses up of names_max is given anew, the stanza skipped; more of them are an attack",
+    )
     slice_before_login_bytes: int = setting(
         1_024, "bytes", "the name budget is read after a feed: before login feeds are small"
     )

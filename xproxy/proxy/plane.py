@@ -22,10 +22,11 @@ the leg is registered, since no descriptor will ever report it.
 import errno
 import logging
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol, TypeGuard, assert_never
 
 import trio
 
@@ -35,6 +36,7 @@ from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import TLS_RECORD_BYTES, Flow, Hold, Leg
 from xproxy.proxy.seams import Channel
 from xproxy.record.recorder import Record
+from xproxy.tls.failures import UNEXPECTED_EOF
 from xproxy.xmpp.actions import (
     Action,
     Close,
@@ -45,6 +47,7 @@ from xproxy.xmpp.actions import (
     Send,
     StartTls,
     VerifyName,
+    Wake,
 )
 
 log = logging.getLogger(__name__)
@@ -161,6 +164,9 @@ class _Turns:
             except OSError as error:
                 self._read_failed(leg, error, records, sends)
                 continue
+            except Exception as error:  # a bug of ours ends this session only
+                self._break(leg.flow, error)
+                continue
             flow = leg.flow
             try:
                 if not data:
@@ -216,6 +222,9 @@ class _Turns:
                 except OSError as error:
                     self.send_failed(leg, error)
                     continue
+                except Exception as error:  # a bug of ours ends this session only
+                    self._break(leg.flow, error)
+                    continue
                 if sent != len(data):
                     self._put_off(leg, data[sent:])
 
@@ -261,8 +270,9 @@ class _Turns:
             self.hold(leg, Hold.BUSY)
             self._wake(leg.flow)
             return
-        how = EndOfInput.TRUNCATED if isinstance(error, ssl.SSLEOFError) else EndOfInput.RESET
-        if how is EndOfInput.RESET and not is_reset(error):
+        truncated = is_unannounced(error) and not was_reset(leg.sock, error)
+        how = EndOfInput.TRUNCATED if truncated else EndOfInput.RESET
+        if not truncated and not is_reset(error):
             reason = getattr(error, "reason", None) or errno.errorcode.get(error.errno or 0)
             log.warning("reading failed on the %s leg: %s %s", leg.side.value, type(error).__name__, reason)
         try:
@@ -336,6 +346,8 @@ class _Turns:
                     if flow.close is None:
                         self._close(flow, action)
                     return
+                case Wake():
+                    pass  # the deadline is looked at below
                 case _:
                     assert_never(action)
         tick_ns = flow.core.next_tick_ns
@@ -351,9 +363,34 @@ def in_pieces(leg: Leg, data: bytes) -> Iterable[memoryview]:
         yield view[start : start + size]
 
 
+def is_unannounced(error: OSError) -> TypeGuard[ssl.SSLError]:
+    """Whether ``error`` says that TLS ended without close_notify, by FIN or RST."""
+    return isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == UNEXPECTED_EOF
+    )
+
+
+def was_reset(sock: socket.socket, error: ssl.SSLError) -> bool:
+    """Tell RST from a bare FIN: CPython says SSLEOFError to both.
+
+    OpenSSL 3 gives a reason for the FIN; a failed read(2) has none, and the kernel knows what became of the connection.
+    """
+    if error.reason == UNEXPECTED_EOF:
+        return False
+    if not hasattr(socket, "TCP_INFO"):
+        return error.reason is None
+    try:
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
+    except OSError:
+        return True
+
+
+_TCP_CLOSE: Final = 7  # <netinet/tcp.h>; behind a FIN it would be CLOSE_WAIT
+
+
 def is_reset(error: OSError) -> bool:
     """Whether ``error`` says no more than that the peer is gone."""
-    return isinstance(error, ssl.SSLEOFError) or error.errno in (
+    return is_unannounced(error) or error.errno in (
         errno.ECONNRESET,
         errno.EPIPE,
         errno.ETIMEDOUT,

@@ -9,6 +9,9 @@ unread bytes sends RST, and RST takes from the peer what it has not read yet. Wh
 **Whatever happens,** both descriptors are closed and ``ConnectionClosed`` is the last record of the session.
 """
 
+import contextlib
+import enum
+import errno
 import logging
 import socket
 import ssl
@@ -28,6 +31,8 @@ from xproxy.events.connection import (
     DirectionTotals,
     UnsupportedTransport,
     UpstreamConnected,
+    UpstreamFailed,
+    UpstreamFailure,
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed
@@ -50,6 +55,11 @@ DRAIN_SECONDS: Final = 2.0
 
 _CLOCK_CHECK_SECONDS: Final = 60.0
 """The core's deadlines are wall-clock times; after this long a step of that clock is noticed."""
+
+_LAST_READ_BYTES: Final = 65_536
+
+_LOOK_AGAIN_SECONDS: Final = 0.01
+"""The plane reads the leg that a write waits for; it has no way to say that it did."""
 
 _NS: Final = 1_000_000_000
 
@@ -110,15 +120,15 @@ class Relay:
             if self._scope.cancelled_caught:
                 self._close(CloseCause.SHUTDOWN)
             await self._end_legs()
-        except trio.Cancelled:
-            self._close(CloseCause.SHUTDOWN)
-            raise
         except Exception as error:  # a bug of ours ends this session only
             log.error("a session ended for an internal error: %s", frames_of(error))
             self._close(CloseCause.INTERNAL_ERROR)
+        except BaseException:  # Cancelled, alone or in a group
+            self._close(CloseCause.SHUTDOWN)
+            raise
         finally:
             self._close_sockets()
-            self._note(self._closed())
+            self._note_end()
 
     # Set-up -----------------------------------------------------------------------------------------------------
 
@@ -142,10 +152,24 @@ class Relay:
             verify_name=self._verify_name,
         )
         tune(server, keepalive_seconds=self._limits.keepalive_seconds)
+        try:
+            peer = endpoint_of(server.getpeername())
+        except OSError as error:  # it took the connection and reset it at once
+            self._note(
+                UpstreamFailed(
+                    host=self._around.upstream.host,
+                    port=self._around.upstream.port,
+                    reason=UpstreamFailure.OTHER,
+                    errno=errno.errorcode.get(error.errno or 0),
+                    seconds=seconds,
+                )
+            )
+            self._close(CloseCause.UPSTREAM_FAILED)
+            return
         self._note(
             UpstreamConnected(
                 host=self._around.upstream.host,
-                server=endpoint_of(server.getpeername()),
+                server=peer,
                 local=endpoint_of(server.getsockname()),
                 seconds=seconds,
             )
@@ -282,12 +306,16 @@ class Relay:
         stall = _Stall(self._limits, trio.current_time())
         try:
             while leg.backlog or leg.hold & Hold.BUSY:
-                if self._try_to_send(leg):
+                taken = self._try_to_send(leg)
+                if taken is _Taken.SOME:
                     stall = _Stall(self._limits, trio.current_time())
                     continue
                 with trio.move_on_at(stall.next_at()):
-                    await trio.lowlevel.wait_writable(leg.sock)
-                    self._plane.release(leg, Hold.BUSY)
+                    if taken is _Taken.READS_FIRST:
+                        await trio.sleep(_LOOK_AGAIN_SECONDS)
+                    else:
+                        await trio.lowlevel.wait_writable(leg.sock)
+                        self._plane.release(leg, Hold.BUSY)
                     continue
                 if self._stalled(flow, leg, stall):
                     return
@@ -296,23 +324,25 @@ class Relay:
             flow.wake()
         self._plane.release(leg.peer, Hold.PEER_FULL)
 
-    def _try_to_send(self, leg: Leg) -> bool:
-        """Offer what waits, unchanged; tell whether any of it was taken."""
+    def _try_to_send(self, leg: Leg) -> "_Taken":
+        """Offer what waits, unchanged."""
         if not leg.backlog:
-            return False
+            return _Taken.NOTHING
         piece = leg.backlog[0]
         try:
             sent = leg.write(piece)
         except (ssl.SSLWantWriteError, BlockingIOError):
-            return False
+            return _Taken.NOTHING
+        except ssl.SSLWantReadError:
+            return _Taken.READS_FIRST
         except OSError as error:
             self._plane.send_failed(leg, error)
-            return True
+            return _Taken.SOME
         if sent == len(piece):
             leg.backlog.popleft()
         else:
             leg.backlog[0] = piece[sent:]
-        return True
+        return _Taken.SOME
 
     def _stalled(self, flow: Flow, leg: Leg, stall: "_Stall") -> bool:
         """Say that ``leg`` takes nothing; tell whether the session ends for it."""
@@ -359,7 +389,7 @@ class Relay:
         if leg.tls is not None and how is EndOfInput.CLOSE_NOTIFY and not leg.stuck:
             await _send_close_notify(leg.tls)
         if leg.ended is None:
-            await _drain(leg.sock)
+            await _drain(leg.sock, min(DRAIN_SECONDS, self._limits.close_seconds_max))
         close_socket(leg.sock)
 
     def _close(self, cause: CloseCause) -> None:
@@ -376,11 +406,20 @@ class Relay:
     def _close_sockets(self) -> None:
         flow = self._flow
         if flow is None:
+            # Unread bytes, and all were only peeked at, would turn the close into a reset.
+            with contextlib.suppress(OSError):
+                self._sock.recv(_LAST_READ_BYTES)
             close_socket(self._sock)
             return
         for leg in (flow.client, flow.server):
             self._plane.hold(leg, Hold.CLOSING)
             close_socket(leg.sock)
+
+    def _note_end(self) -> None:
+        try:
+            self._note(self._closed())
+        except Exception as error:  # a bug of ours must not end the others' sessions
+            log.error("the last record of a session is lost: %s", frames_of(error))
 
     def _closed(self) -> ConnectionClosed:
         now = self._wall_ns()
@@ -420,6 +459,14 @@ class Relay:
         self._around.channel.put_nowait([self._recorder.record(event, self._wall_ns())])
 
 
+class _Taken(enum.Enum):
+    """How a leg took what was offered."""
+
+    SOME = enum.auto()
+    NOTHING = enum.auto()
+    READS_FIRST = enum.auto()  # TLS must read before it can write: a renegotiation, which contexts switch off
+
+
 class _Stall:
     """How long a leg has taken nothing."""
 
@@ -446,11 +493,11 @@ async def _send_close_notify(tls: ssl.SSLSocket) -> None:
             return
 
 
-async def _drain(sock: socket.socket) -> None:
+async def _drain(sock: socket.socket, seconds: float) -> None:
     """Send FIN and read, raw and unseen, until the peer's own FIN or for a moment."""
     try:
         sock.shutdown(socket.SHUT_WR)
-        with trio.move_on_after(DRAIN_SECONDS):
+        with trio.move_on_after(seconds):
             while True:
                 await trio.lowlevel.wait_readable(sock)
                 # Of the base class: an SSLSocket's own recv would decrypt.

@@ -59,7 +59,7 @@ class NotTls(Exception):  # noqa: N818 - says what the peer sent
 
 
 class Contexts(Protocol):
-    """What is needed of ``xproxy.tls``: contexts for both legs and a judgement of the server."""
+    """What is needed of ``xproxy.tls.service``: contexts for both legs and a judgement of the server."""
 
     def server_context(self, *, top_version: int, alpn: tuple[str, ...]) -> ssl.SSLContext:
         """Return a context for our handshake with the server: no version above ``top_version`` (0x0304 is 1.3)."""

@@ -102,7 +102,7 @@ class Authorities:
     @functools.cached_property
     def certificates(self) -> tuple[x509.Certificate, ...]:
         """The certificates. The system's are read when first asked for (50 ms): only ``judge_upstream`` asks."""
-        return tuple(_system_authorities()) if self._certificates is None else self._certificates
+        return tuple(dict.fromkeys(_system_authorities())) if self._certificates is None else self._certificates
 
     @functools.cached_property
     def store(self) -> verification.Store | None:

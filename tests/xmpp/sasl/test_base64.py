@@ -47,6 +47,12 @@ def test_a_long_text_is_not_decoded() -> None:
     assert decode_base64("A" * (TEXT_CHARS_MAX + 4)) == (None, "invalid")
 
 
+@pytest.mark.parametrize("text", ["4" * 60_000 + ",", "4=" * 30_000 + ",", "=" * 60_000, "44" * 30_000 + "\u00e4"])
+def test_text_that_is_almost_base64_is_refused_at_once(text: str) -> None:
+    """Time grows with the length, no faster: this comes from anybody, before login. Exponential would not end."""
+    assert decode_base64(text) == (None, "invalid")
+
+
 def test_an_absent_initial_response_is_not_an_empty_one() -> None:
     assert decode_initial_response("") == (None, None)
     assert decode_initial_response("=") == (b"", "strict")

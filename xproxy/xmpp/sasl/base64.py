@@ -15,7 +15,7 @@ Encoding = Literal["strict", "whitespace", "noncanonical", "invalid"]
 TEXT_CHARS_MAX: Final = 65_536  # GSSAPI tokens are the longest in use, a few KiB; above this nothing is decoded
 
 _STRICT: Final = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
-_TOLERANT: Final = re.compile(r"(?:[A-Za-z0-9+/]+=*)*")
+_TOLERANT: Final = re.compile(r"(?:[A-Za-z0-9+/][A-Za-z0-9+/=]*)?")  # one loop: strangers write what it reads
 _PADDING: Final = re.compile(r"=+")
 _WHITESPACE: Final = re.compile(r"[ \t\r\n\f\b]+")  # what Prosody skips (util-src/encodings.c)
 
