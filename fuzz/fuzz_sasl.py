@@ -25,9 +25,16 @@ PLANTS = {
         b'charset=utf-8,username="chris",realm="r",nonce="%s",cnonce="%s",response=%s,qop=auth-int',
         b'nonce="%s",username="a\\"b\\\\",authzid=z', b"rspauth=%s",
     ),
+    "CRAM-MD5": (b"user b913a602c7eda7a495b4e6e7334d3890", b"<1896.%s@host>"),
+    "OAUTHBEARER": (
+        b"n,a=user@h,\x01host=h\x01port=5222\x01auth=Bearer %s\x01\x01", b"n,,\x01auth=%s\x01x=%s\x01\x01",
+        b'{"status":"invalid_token","scope":"%s"}', b"\x01",
+    ),
+    "X-OAUTH2": (b"\0user@h\0%s",),
+    "HT": (b"user\0%s", b"user\0%s\0%s"),
     "": (b"%s", b"u\0%s", b"n,a=user@host,\x01auth=Bearer %s\x01\x01"),
 }  # fmt: skip
-PROBLEMS = {None, "structure", "utf-8", "saslname", "extension", "gs2-flag", "too-long"}
+PROBLEMS = {None, "structure", "utf-8", "saslname", "extension", "gs2-flag", "qop", "too-long"}
 ENCODINGS = {"strict", "whitespace", "noncanonical", "invalid"}
 TOLD_CHARS_MAX = 3 * 4 * 3_071 + 500  # three names at most, each octet of them shown as \xNN
 WORDS = [
@@ -45,7 +52,8 @@ def check(data: bytes) -> None:
     name, *lines = data.split(b"\n")
     mechanism = name.decode("utf-8", "replace")
     decoder = decoder_for(mechanism)
-    family = "SCRAM" if mechanism.upper().startswith("SCRAM-") else mechanism.upper()
+    upper = mechanism.upper()
+    family = next((name for name in ("SCRAM", "HT") if upper.startswith(f"{name}-")), upper)
     has_told = False
     for step, line in enumerate(lines):
         message = planted(family, line)

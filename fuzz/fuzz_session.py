@@ -83,7 +83,7 @@ PLANTS = (
     (
         _CLIENT,
         "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>%s</initial-response>"
-        "<user-agent id='%s'><software>%s</software></user-agent></authenticate>",
+        "<user-agent id='%s'><software>Tester</software><device>%s</device></user-agent></authenticate>",
     ),
     (
         _SERVER,

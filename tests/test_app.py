@@ -8,6 +8,7 @@ import socket
 import ssl
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from xproxy.log.filters import LevelFilter
 from xproxy.log.jsonl import JsonLinesFile
 from xproxy.log.view import HumanView
 from xproxy.peer.server import Server
+from xproxy.record.identities import IdentityKey
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
 
@@ -103,6 +105,73 @@ async def test_direct_tls_without_a_name_is_for_the_configured_domain(settings: 
         nursery.cancel_scope.cancel()
     secured = [record for record in records_of(settings) if record["event"]["action"] == "tls-established"]
     assert [record["tls"].get("client", {}).get("server_name") for record in secured] == [DOMAIN, None]
+
+
+@pytest.mark.parametrize(("mode", "address"), [("pseudonym", "127.0.0.0"), ("omit", None)])
+async def test_records_cover_identities_as_configured(settings: Settings, mode: Any, address: str | None) -> None:
+    settings = attrs.evolve(settings, log=LogSettings(path=settings.log.path, identities=mode))
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        (endpoint,) = running.listeners
+        async with await trio.open_tcp_stream(endpoint.ip, endpoint.port) as stream:
+            with suppress(trio.BrokenResourceError):
+                await stream.receive_some(1)  # there is no server: closed without a byte
+        running.stop("finished")
+    records = records_of(settings)
+    accepted = next(record for record in records if record["event"]["action"] == "connection-accepted")
+    assert accepted["source"].get("ip") == address
+    assert {record["xproxy"]["identities"]["mode"] for record in records} == {mode}
+    assert (settings.state.directory / "identities.key").exists() == (mode == "pseudonym")
+    if mode == "omit":
+        assert settings.log.path is not None
+        assert b"127.0.0.1" not in settings.log.path.read_bytes()
+
+
+def test_the_key_of_pseudonyms_is_made_once_and_replaced_every_month(settings: Settings) -> None:
+    at_ns, next_month_ns = 1_700_000_000_000_000_000, 1_701_388_800_000_000_000
+    settings = attrs.evolve(settings, log=LogSettings(identities="pseudonym"))
+    directory = settings.state.directory
+    directory.mkdir()
+    path = directory / "identities.key"
+
+    first = app.open_identities(settings, at_ns)
+    again = app.open_identities(settings, at_ns)
+    assert first is not None
+    assert again is not None
+    assert first.stamp == again.stamp
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    key = IdentityKey.from_bytes(path.read_bytes())
+    first.reach(next_month_ns)  # while it runs
+    assert IdentityKey.from_bytes(path.read_bytes()) == key.at(next_month_ns)
+    path.write_bytes(key.to_bytes())
+    later = app.open_identities(settings, next_month_ns)  # at the start
+    assert later is not None
+    assert later.stamp == first.stamp
+    assert IdentityKey.from_bytes(path.read_bytes()) == key.at(next_month_ns)
+    assert [entry.name for entry in directory.iterdir()] == ["identities.key"]
+
+    path.write_bytes(b"no key")
+    with pytest.raises(FileProblem, match=r"is none: .*restore it, or delete it") as caught:
+        app.open_identities(settings, at_ns)
+    assert "no key" not in str(caught.value)
+    assert app.open_identities(attrs.evolve(settings, log=LogSettings()), at_ns) is None
+
+
+def test_a_key_that_cannot_be_replaced_is_said(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = attrs.evolve(settings, log=LogSettings(identities="pseudonym"))
+    settings.state.directory.mkdir()
+    identities = app.open_identities(settings, 1_700_000_000_000_000_000)
+    assert identities is not None
+
+    def crash(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", crash)
+    identities.reach(1_701_388_800_000_000_000)
+    assert "last month's pseudonyms is still there" in caplog.text
+    assert [entry.name for entry in settings.state.directory.iterdir()] == ["identities.key"]
 
 
 async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:

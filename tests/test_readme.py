@@ -63,10 +63,10 @@ def test_the_record_is_one() -> None:
 
 def test_every_key_is_a_key_and_has_its_default() -> None:
     """Rows such as ``| `[stream] depth_max` | 200 elements | ...``."""
-    rows = re.findall(r"^\| `\[(\w+)\] (\w+)` \| (1 MiB|[\d ]+)", TEXT, re.MULTILINE)
+    rows = re.findall(r"^\| `\[(\w+)\] (\w+)` \| ([\d ]+)(KiB|MiB)?", TEXT, re.MULTILINE)
     assert len(rows) >= 6
-    for section, key, default in rows:
-        number = 1_048_576 if default == "1 MiB" else int(default.replace(" ", ""))
+    for section, key, default, unit in rows:
+        number = int(default.replace(" ", "")) * {"": 1, "KiB": 1_024, "MiB": 1_048_576}[unit]
         assert section_fields(section_types()[section])[key].default == number, key
     for section, key in re.findall(r"`\[(\w+)\] (\w+)`", TEXT):
         assert key in section_fields(section_types()[section])

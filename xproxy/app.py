@@ -1,6 +1,6 @@
 """Settings -> a running proxy: what is opened, in which order, and that all of it is closed again.
 
-Start: state directory, correlation key, certificates, the server's name, descriptors, log, listeners. Each step may
+Start: state directory, keys, certificates, the server's name, descriptors, log, listeners. Each step may
 refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order. Listening comes
 last: a client that can connect is served and recorded. The end is the same way back: listeners close, sessions drain,
 ``proxy-stopped`` is recorded, the log is written out and closed.
@@ -31,9 +31,15 @@ from xproxy import __version__
 from xproxy.config.address import HostPort
 from xproxy.config.log import LogSettings
 from xproxy.config.settings import Settings
-from xproxy.config.state import make_state_directory, read_correlation_key
+from xproxy.config.state import (
+    IDENTITY_KEY_FILE,
+    make_state_directory,
+    read_correlation_key,
+    read_identity_key,
+    replace_identity_key,
+)
 from xproxy.config.stream import StreamPolicy
-from xproxy.errors import AddressProblem, EnvironmentProblem, XproxyError, find_problem
+from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
@@ -41,11 +47,12 @@ from xproxy.log.channel import Output, OutputGone, RecordChannel
 from xproxy.log.filters import LevelFilter, level_from_name
 from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
 from xproxy.log.view import HumanView
+from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
-from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
@@ -86,6 +93,7 @@ async def run(
     state = settings.state.directory
     make_state_directory(state)
     correlation_key = read_correlation_key(state, secrets.token_bytes)
+    identities = open_identities(settings, time.time_ns())
     tls = TlsService(settings.tls, settings.upstream, state)
     await look_up(settings.upstream.address)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
@@ -98,7 +106,13 @@ async def run(
 
     with open_log(settings.log, levels, settings.upstream.address, give_up) as channel:
         app = _App(
-            settings=settings, reread=reread, correlation_key=correlation_key, tls=tls, channel=channel, levels=levels
+            settings=settings,
+            reread=reread,
+            correlation_key=correlation_key,
+            tls=tls,
+            channel=channel,
+            levels=levels,
+            identities=identities,
         )
         try:
             await app.serve(descriptors_max=descriptors_max, signals=signals, task_status=task_status)
@@ -120,6 +134,7 @@ class _App:
         tls: TlsService,
         channel: RecordChannel,
         levels: LevelFilter,
+        identities: Identities | None = None,
     ) -> None:
         assert settings.upstream.address is not None
         self._settings = settings
@@ -139,9 +154,9 @@ class _App:
             negotiation_seconds_max=settings.sessions.negotiation_seconds_max,
             close_seconds_max=settings.sessions.close_seconds_max,
         )
-        self._memory = Memory()  # what sessions learn about servers, for those that follow
+        self._memory = load_memory(settings.state.directory)  # what sessions learn about servers, for those that follow
         observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
-        self._recorder = ProxyRecorder(observer=observer)
+        self._recorder = ProxyRecorder(observer=observer, identities=identities)
         self._proxy = Proxy(
             ProxySettings(
                 listen=settings.listen.addresses,
@@ -151,7 +166,7 @@ class _App:
             ),
             channel=channel,
             recorder=self._recorder,
-            new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer),
+            new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),
             new_session=self._new_session,
             new_trace_id=partial(secrets.token_hex, 16),  # W3C trace context: 16 random bytes
             wall_ns=time.time_ns,
@@ -192,8 +207,10 @@ class _App:
                         stop=self.stop,
                     )
                 )
+                nursery.start_soon(self._save_now_and_then)
                 await finished.wait()
                 nursery.cancel_scope.cancel()
+        save_memory(self._memory, self._settings.state.directory)
         self._note(ProxyStopped(reason=self._stop_reason or "finished", sessions_aborted=self._dropped))
 
     def stop(self, reason: str) -> None:
@@ -209,6 +226,11 @@ class _App:
         """Drop the sessions and stop."""
         self.stop(reason)
         self._proxy.drain()
+
+    async def _save_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(SAVE_SECONDS)
+            save_memory(self._memory, self._settings.state.directory)
 
     async def _serve_proxy(self, finished: trio.Event, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
         self._dropped = await self._proxy.serve(task_status=task_status)
@@ -280,6 +302,40 @@ def changed_keys(old: Settings, new: Settings) -> Iterator[str]:
 
 
 # Steps of the start -------------------------------------------------------------------------------------------------
+
+
+def open_identities(settings: Settings, at_ns: int) -> Identities | None:
+    """Return what is done to identities in records; None: nothing. A key of a past month is replaced in its file.
+
+    Raises:
+        FileProblem: the key cannot be made, read or replaced, or is none.
+    """
+    state, mode = settings.state.directory, settings.log.identities
+    if mode == "clear":
+        return None
+    if mode == "omit":
+        return Identities("omit")
+    data = read_identity_key(state, lambda: IdentityKey.new(at_ns, secrets.token_bytes).to_bytes())
+    try:
+        kept = IdentityKey.from_bytes(data)
+    except ValueError as error:
+        path = state / IDENTITY_KEY_FILE
+        raise FileProblem(
+            f"the key of pseudonyms {path} is none: {error}",
+            "restore it, or delete it to get a new one: pseudonyms then no longer match those of earlier records",
+            path=path,
+        ) from error
+    key = kept.at(at_ns)
+    if key != kept:
+        replace_identity_key(state, key.to_bytes())
+
+    def keep(key: IdentityKey) -> None:
+        try:
+            replace_identity_key(state, key.to_bytes())
+        except FileProblem as problem:
+            log.error("the key of last month's pseudonyms is still there: %s", problem)
+
+    return Identities("pseudonym", key, on_new_key=keep)
 
 
 async def look_up(address: HostPort) -> None:

@@ -46,6 +46,23 @@ def test_the_schema_is_printed_whole():
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_the_delegates_are_listed(columns):
+    shown = run("--delegates", COLUMNS=columns)
+    assert max(len(line.rstrip()) for line in shown.splitlines()) <= int(columns)
+    listed = json.loads(run("--delegates", "--json"))
+    assert [method["number"] for method in listed] == list(range(1, 43))
+    assert listed[10] == {
+        "number": 11,
+        "selector": "xmppStream:didNotAuthenticate:",
+        "observable": "yes",
+        "actions": ["sasl-failed", "client-failure-suspected"],
+        "where": "xmpp.suspicion.kind challenge-unanswered or success-ignored: the app itself refused",
+    }
+    if columns == "200":
+        assert all(method["selector"] in shown for method in listed)
+
+
 def test_the_fields_are_listed():
     shown = run("--fields", COLUMNS="200")
     for name in FIELDS:

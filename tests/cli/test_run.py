@@ -49,6 +49,7 @@ def test_the_options_are_these_and_no_others() -> None:
     assert flags == {option.flag for option in OPTIONS} | {"-c", "--config", "--ready-file"}
     assert {option.flag for option in OPTIONS} == {
         *("--listen", "--upstream", "--domain", "--state", "--log", "--log-format", "--log-level"),
+        "--identities",
         *("--cert", "--key", "--upstream-ca", "--upstream-verify"),
     }
 

@@ -5,9 +5,12 @@ import pytest
 
 from xproxy.config.state import (
     CORRELATION_KEY_FILE,
+    IDENTITY_KEY_FILE,
     default_state_directory,
     make_state_directory,
     read_correlation_key,
+    read_identity_key,
+    replace_identity_key,
 )
 from xproxy.errors import FileProblem
 
@@ -85,3 +88,21 @@ def test_what_is_no_key_is_not_replaced_in_silence(tmp_path: Path) -> None:
     with pytest.raises(FileProblem, match="has 5 bytes, not 32: restore it, or delete it"):
         read_correlation_key(tmp_path, lambda count: b"k" * count)
     assert (tmp_path / CORRELATION_KEY_FILE).read_bytes() == b"short"
+
+
+def test_the_key_of_pseudonyms_is_made_once_and_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / IDENTITY_KEY_FILE
+    assert read_identity_key(tmp_path, lambda: b"one") == b"one"
+    assert read_identity_key(tmp_path, lambda: b"two") == b"one"
+    replace_identity_key(tmp_path, b"three")
+    assert path.read_bytes() == b"three"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def crash(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", crash)
+    with pytest.raises(FileProblem, match="cannot replace the key of pseudonyms"):
+        replace_identity_key(tmp_path, b"four")
+    assert path.read_bytes() == b"three"
+    assert [entry.name for entry in tmp_path.iterdir()] == [IDENTITY_KEY_FILE]

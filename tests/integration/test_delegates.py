@@ -10,7 +10,6 @@ import ssl
 from collections.abc import Callable
 
 import pytest
-from xproxy.events.delegates import METHODS, Observable
 
 from tests.support.accounts import DOMAIN
 from tests.support.canary import Canary
@@ -30,6 +29,7 @@ from tests.support.raw_peer import (
     scripted_server,
     server_context,
 )
+from xproxy.events.delegates import METHODS, Observable
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

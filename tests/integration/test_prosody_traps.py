@@ -190,3 +190,22 @@ def test_a_host_the_server_does_not_serve(proxies: dict[str, ProxyProcess]) -> N
     session = proxy.session(after=mark)
     assert at(only(session, "stream-error"), "error.code") == "host-unknown"
     assert at(session[-1], "event.reason") == "stream-error"
+
+
+@pytest.mark.parametrize("opening", [b"<![CDATA[", b"<!-- ", b"<?x "])
+def test_a_session_cannot_hide_in_what_prosody_forgets(
+    proxies: dict[str, ProxyProcess], canary: Canary, opening: bytes
+) -> None:
+    """Prosody drops its parser at success and with it what stood open: the new stream is none inside a comment."""
+    proxy = proxies["direct-tls"]
+    mark = proxy.mark()
+    client = secured(proxy.port, "direct-tls", proxy.ca_file)
+    client.send(CLIENT_HEADER)
+    client.until(b"</stream:features>")
+    client.send(AUTH_START + payload(canary, "piper") + AUTH_END + opening)
+    client.until(b"/>")
+    client.send(CLIENT_HEADER + bind("hidden"))
+    assert b"hidden" not in client.rest()
+    session = proxy.session(after=mark)
+    assert at(only(session, "inspection-lost"), "xmpp.sent_by") == "client"
+    assert at(session[-1], "event.reason") == "inspection-lost"

@@ -152,7 +152,7 @@ def test_a_wrong_password_over_tls_1_2_is_refused_as_it_is_directly(stage: Stage
     ]
     (session,) = both.sessions
     causes = [at(record, "xproxy.cause") for record in session if record["event"]["action"] == "sasl-failed"]
-    assert causes == ["channel-binding-broken-by-proxy", None, None]
+    assert causes == ["channel-binding-broken-by-proxy", "wrong-credentials", "wrong-credentials"]
 
 
 def test_a_resumed_session_is_joined_to_the_lost_one(stage: Stage) -> None:

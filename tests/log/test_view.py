@@ -12,6 +12,7 @@ from xproxy.events.stanza import StanzaError
 from xproxy.events.stream import StreamError
 from xproxy.log.channel import OutputGone
 from xproxy.log.view import HumanView, render
+from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, SessionRecorder
 
 OBSERVER = Observer(version="0.1.0", hostname="gw1", boot_id="b" * 32)
@@ -64,6 +65,18 @@ def test_every_event_has_a_readable_line(event, width):
     if width == 100:
         assert all(len(part.rstrip()) <= width for part in (first, *rest))
         assert all(part.startswith(" " * 47) for part in rest)
+
+
+@pytest.mark.parametrize("mode", ["pseudonym", "omit"])
+@pytest.mark.parametrize("event", SAMPLES.values(), ids=SAMPLES.keys())
+def test_every_event_has_a_readable_line_without_its_identities(event, mode):
+    identities = Identities(mode, IdentityKey("2023-11", b"k" * 32))
+    recorder = SessionRecorder(trace_id="3f2a1b" + "0" * 26, observer=OBSERVER, identities=identities)
+    shown = render(recorder.record(event, AT_NS), console(terminal=False)).plain
+    assert "None" not in shown
+    assert "  ," not in shown
+    assert "romeo" not in shown
+    assert "192.0.2.7" not in shown
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda event_type: event_type.action)

@@ -15,9 +15,9 @@ from xproxy.errors import AddressProblem
 from xproxy.events import Endpoint
 from xproxy.events.connection import ConnectionClosed, ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
-from xproxy.proxy import listener, sockets
+from xproxy.proxy import listener
 from xproxy.proxy.listener import Admissions, open_listeners
-from xproxy.proxy.sockets import address_key, endpoint_of, raise_descriptor_limit
+from xproxy.proxy.sockets import address_key, endpoint_of
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,3 @@ async def test_a_full_channel_stops_accepting() -> None:
             rig.channel.empty()
             (await rig.accept()).close()
             client.close()
-
-
-def test_the_soft_limit_is_raised_to_the_hard_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = [(256, 4_096)]
-    monkeypatch.setattr(sockets.resource, "getrlimit", lambda _: limits[-1])
-    monkeypatch.setattr(sockets.resource, "setrlimit", lambda _, pair: limits.append(pair))
-    assert raise_descriptor_limit() == 4_096
-    assert raise_descriptor_limit() == 4_096
-    assert limits == [(256, 4_096), (4_096, 4_096)]

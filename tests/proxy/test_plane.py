@@ -21,7 +21,7 @@ from tests.support.proxying import (
 )
 from xproxy.events import Side
 from xproxy.proxy.flow import Flow, Hold, Leg
-from xproxy.proxy.plane import EpollPlane, WaitReadablePlane
+from xproxy.proxy.plane import EpollPlane, WaitReadablePlane, is_reset, is_unannounced, was_reset
 from xproxy.xmpp.actions import LegMode
 
 PLANES = pytest.mark.parametrize("plane", [EpollPlane, WaitReadablePlane])
@@ -174,3 +174,19 @@ async def test_an_error_that_is_none_of_the_network_ends_that_session_only(
             assert flow.close is not None
     assert "ValueError" in caplog.text
     assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", [ssl.SSLError, ssl.SSLEOFError])
+def test_a_bare_fin_is_known_whatever_kind_of_error_it_is(kind: type[ssl.SSLError]) -> None:
+    """CPython before 3.11.3 has no kind for it."""
+    one, other = pair()
+    with one, other:
+        fin = kind(1, "[SSL: UNEXPECTED_EOF_WHILE_READING] unexpected eof while reading")
+        fin.reason = "UNEXPECTED_EOF_WHILE_READING"
+        assert is_unannounced(fin)
+        assert not was_reset(one, fin)
+        assert is_reset(fin)
+        bad = ssl.SSLError(1, "[SSL: BAD_RECORD_TYPE] bad record type")
+        bad.reason = "BAD_RECORD_TYPE"
+        assert not is_unannounced(bad)
+        assert not is_reset(bad)

@@ -73,8 +73,15 @@ def test_the_envelope():
         },
         "service": {"name": "xproxy", "ephemeral_id": "b" * 32},
         "network": {"transport": "tcp", "protocol": "xmpp"},
-        "xmpp": {"sent_by": "client"},
+        "xmpp": {"sent_by": "client", "delegate": ["xmppStreamDidSendClosingStreamStanza:"]},
     }
+
+
+def test_the_method_an_app_sees_called_is_named():
+    _, document = session(sample(SaslFailed))
+    assert document["xmpp"]["delegate"] == ["xmppStream:didNotAuthenticate:"]
+    _, document = session(SUCCEEDED)
+    assert "delegate" not in document["xmpp"]
 
 
 def test_ids_count_the_records_of_a_session():

@@ -61,10 +61,16 @@ _FIELDS = (
     "xproxy.from_server.closing_tag",
 )
 
+# What these say depends on the sessions before, hence on which tests run before this one.
+_OF_EARLIER_SESSIONS = frozenset({"sasl-downgrade", "certificate-changed", "starttls-stripped"})
+
 
 def check_golden(name: str, sessions: list[list[dict[str, Any]]]) -> None:
     """Compare the sessions' records with golden/NAME.json, or write it when XPROXY_UPDATE_GOLDEN is set."""
-    got = [[_reduced(record) for record in records] for records in sessions]
+    got = [
+        [_reduced(record) for record in records if record["event"]["action"] not in _OF_EARLIER_SESSIONS]
+        for records in sessions
+    ]
     path = _DIRECTORY / f"{name}.json"
     if os.environ.get("XPROXY_UPDATE_GOLDEN"):
         path.write_text(_render(got))

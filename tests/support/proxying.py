@@ -15,6 +15,7 @@ import attrs
 import trio
 import trustme
 
+from tests.support.ends import tells_ends_apart
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.tls import TlsSettings
@@ -335,7 +336,7 @@ def certified(
 ) -> Certified:
     """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
     real = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     real.issue_cert(*names).configure_cert(server)
     bundle = state / "real-ca.pem"
     real.cert_pem.write_to_path(str(bundle))
@@ -345,7 +346,7 @@ def certified(
         state / "state",
     )
     assert contexts.ca_file is not None
-    client = ssl.create_default_context(cafile=str(contexts.ca_file))
+    client = tells_ends_apart(ssl.create_default_context(cafile=str(contexts.ca_file)))
     return Certified(contexts, server, client)
 
 

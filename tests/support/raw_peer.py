@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from tests.support.accounts import DOMAIN
+from tests.support.ends import is_bare, tells_ends_apart
 from tests.support.mint import Leaf
 
 SECONDS_MAX: Final = 20.0
@@ -69,7 +70,9 @@ class RawPeer:
         """Receive something; False at the end."""
         try:
             data = self.sock.recv(65_536)
-        except ssl.SSLEOFError:
+        except ssl.SSLError as error:
+            if not is_bare(error):
+                raise
             self.end = "truncated"
             return False
         except (ConnectionResetError, BrokenPipeError):
@@ -182,14 +185,14 @@ def close_all() -> None:
 
 def client_context(ca_file: Path) -> ssl.SSLContext:
     """Return a verifying client's context that trusts ``ca_file`` only."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     context.load_verify_locations(ca_file)
     return context
 
 
 def server_context(leaf: Leaf) -> ssl.SSLContext:
     """Return a server's context that shows ``leaf``."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     context.load_cert_chain(leaf.certificate, leaf.key)
     return context
 

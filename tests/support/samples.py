@@ -7,6 +7,13 @@ from typing import Any
 import attrs
 
 from xproxy.events import EVENT_TYPES, EndOfInput, Endpoint, Event, Side
+from xproxy.events.account import (
+    AccountRemoved,
+    FastTokenIssued,
+    PasswordChanged,
+    RegistrationFailed,
+    RegistrationSucceeded,
+)
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -21,14 +28,17 @@ from xproxy.events.connection import (
     UpstreamFailure,
 )
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
+from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused, DialbackResult
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
     SaslAborted,
+    SaslDowngrade,
     SaslFailed,
     SaslMalformed,
     SaslOffered,
     SaslStarted,
     SaslSucceeded,
+    UpstreamTampering,
 )
 from xproxy.events.session import (
     BindFailed,
@@ -39,7 +49,17 @@ from xproxy.events.session import (
     SmAnomaly,
     SmEnabled,
 )
-from xproxy.events.stanza import RequestFacts, StanzaError, StanzaFacts, StanzaRelayed
+from xproxy.events.stanza import (
+    CarbonsForged,
+    ClientFailureSuspected,
+    IqTimeout,
+    IqUnhandled,
+    MucJoinFailed,
+    RequestFacts,
+    StanzaError,
+    StanzaFacts,
+    StanzaRelayed,
+)
 from xproxy.events.stream import (
     InspectionLost,
     LossScope,
@@ -91,7 +111,13 @@ STANZA = StanzaFacts(
     octets=412,
 )
 REQUEST = RequestFacts(
-    sent_by=Side.CLIENT, type="get", payload="{http://jabber.org/protocol/disco#info}query", age_ns=12_345_678
+    sent_by=Side.CLIENT,
+    type="get",
+    payload="{http://jabber.org/protocol/disco#info}query",
+    age_ns=12_345_678,
+    purpose="roster-get",
+    fields=("username", "password"),
+    late=True,
 )
 SKELETON = (
     "<iq type='error' id=4 from=18 to=25><query xmlns='http://jabber.org/protocol/disco#info'/>"
@@ -218,6 +244,12 @@ FULL: tuple[Event, ...] = (
         channel_binding="tls-exporter",
         initial_response_bytes=64,
         encoding="strict",
+        user_agent_hash="00112233aabbccdd",
+        software="AwesomeXMPP",
+        inline=("{urn:xmpp:bind:0}bind", "{urn:xmpp:fast:0}request-token"),
+        by_token=True,
+        token_invalidated=True,
+        token_requested="HT-SHA-256-NONE",
     ),
     SaslSucceeded(
         mechanism="SCRAM-SHA-256",
@@ -227,6 +259,8 @@ FULL: tuple[Event, ...] = (
         rounds=2,
         iterations=10_000,
         duration_ns=14_200_000,
+        tasks=("TOTP-EXAMPLE",),
+        authorization_id="romeo@example.org/orchard",
     ),
     SaslFailed(
         mechanism="SCRAM-SHA-256-PLUS",
@@ -242,9 +276,11 @@ FULL: tuple[Event, ...] = (
         rounds=2,
         iterations=10_000,
         duration_ns=9_876_543,
+        tasks=("TOTP-EXAMPLE",),
     ),
     SaslAborted(mechanism="SCRAM-SHA-1", attempt=1, authcid="romeo", rounds=1, duration_ns=5_000_000),
     SaslMalformed(mechanism="PLAIN", kind="base64", step=0),
+    SaslDowngrade(kind="weaker-than-before", mechanism="PLAIN", previous="SCRAM-SHA-256", missing=("SCRAM-SHA-512",)),
     ChannelBindingVerdict(
         mechanism="SCRAM-SHA-256-PLUS",
         gs2_flag="p",
@@ -252,6 +288,12 @@ FULL: tuple[Event, ...] = (
         end_points_equal=False,
         prediction="fails",
         reason="the legs show different certificates",
+    ),
+    UpstreamTampering(
+        kind="offer",
+        mechanism="SCRAM-SHA-1",
+        expected="IGn0mGxOVqlQBDl1yzVcoVXYcCo=",
+        signed="G6k/rBLDqgOhRRaCuuatSDFkJ08=",
     ),
     ResourceBound(jid=JID, resource_requested="orchard", duration_ns=3_210_000),
     BindFailed(
@@ -266,6 +308,22 @@ FULL: tuple[Event, ...] = (
     SessionResumed(id_hash="fedcba9876543210", client_handled=12, server_handled=9, duration_ns=2_000_000),
     SessionResumeFailed(id_hash="fedcba9876543210", condition="item-not-found", server_handled=7),
     SmAnomaly(sent_by=Side.SERVER, kind="handled-count-too-high", handled=40, sent=12, condition="undefined-condition"),
+    RegistrationSucceeded(fields=("username", "password", "other"), duration_ns=7_000_000),
+    RegistrationFailed(
+        purpose="register",
+        fields=("username", "password"),
+        type="cancel",
+        condition="conflict",
+        condition_known=True,
+        code="409",
+        application_conditions=("{urn:example:errors}taken",),
+        text="The requested username already exists.",
+        text_bytes=38,
+        duration_ns=6_000_000,
+    ),
+    PasswordChanged(duration_ns=5_000_000),
+    AccountRemoved(duration_ns=4_000_000),
+    FastTokenIssued(requested=True, mechanism="HT-SHA-256-ENDP", expires="2026-12-12T14:36:15Z"),
     StanzaError(
         sent_by=Side.SERVER,
         stanza=STANZA,
@@ -280,7 +338,46 @@ FULL: tuple[Event, ...] = (
         request=REQUEST,
         skeleton=SKELETON,
     ),
+    IqTimeout(
+        request=attrs.evolve(REQUEST, age_ns=30_000_000_000),
+        id_hash="0123456789abcdef",
+        peer="juliet@example.org/balcony",
+        threshold_ns=30_000_000_000,
+    ),
+    IqUnhandled(stanza=STANZA, payload="{jabber:iq:version}query", request=attrs.evolve(REQUEST, sent_by=Side.SERVER)),
+    MucJoinFailed(
+        kind="join-refused",
+        reason="members-only",
+        room="verona@conference.example.org",
+        condition="registration-required",
+        condition_known=True,
+        type="auth",
+        status_codes=("110",),
+        by_actor=False,
+        text_bytes=12,
+    ),
+    ClientFailureSuspected(
+        kind="closed-after-stanza",
+        confidence="medium",
+        payload="{jabber:client}message",
+        fingerprint="89abcdef01234567",
+        delay_ns=120_000_000,
+        occurrences=2,
+    ),
+    CarbonsForged(stanza=attrs.evolve(STANZA, kind="message", type="chat"), direction="received"),
     StanzaRelayed(sent_by=Side.SERVER, stanza=attrs.evolve(STANZA, type="result"), answers=REQUEST),
+    DialbackResult(
+        sent_by=Side.SERVER,
+        element="result",
+        verdict="error",
+        from_="example.org",
+        to="example.net",
+        condition="remote-server-not-found",
+    ),
+    ComponentAuthenticated(domain="gateway.example.org", duration_ns=3_000_000),
+    ComponentRefused(
+        domain="gateway.example.org", condition="not-authorized", condition_known=True, duration_ns=2_000_000
+    ),
     ProxyStarted(
         version="0.1.0",
         pid=4711,
@@ -326,8 +423,8 @@ _PEERS_WORDS = frozenset({"mechanism", "condition", "target", "payload", "kind"}
 
 def _blank(event: Event) -> Event:
     blank: Any = {name: "" for name in _PEERS_WORDS if isinstance(getattr(event, name, None), str)}
-    if isinstance(event, StreamViolation | SaslMalformed | SmAnomaly):
-        del blank["kind"]  # our word there
+    if not isinstance(event, StanzaFacts):
+        blank.pop("kind", None)  # our word everywhere but in a stanza
     if isinstance(event, RedirectOffered):
         del blank["mechanism"]
     return typing.cast(Event, attrs.evolve(typing.cast(Any, event), **blank))

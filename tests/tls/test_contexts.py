@@ -1,9 +1,13 @@
+import contextlib
 import itertools
+import socket
 import ssl
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.support.ends import is_bare
 from tests.support.handshake import shake
 from tests.support.mint import Mint
 from xproxy.events.tls import TlsFailure
@@ -62,6 +66,46 @@ def test_both_legs_refuse_renegotiation_and_compression(mint, files):
     for context in (server_leg, ClientLegContexts().get(files, version=TLS_1_2, alpn=None)):
         assert context.options & ssl.OP_NO_RENEGOTIATION
         assert context.options & ssl.OP_NO_COMPRESSION
+
+
+def test_both_legs_tell_a_bare_fin_from_close_notify(mint, files, client):
+    real = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    files.load_into(real)
+    server_leg = ServerLegContexts.load(mint.ca_file, verify=True).get(top_version=TLS_1_3, alpn=())
+    client_leg = ClientLegContexts().get(files, version=TLS_1_3, alpn=None)
+    for ours, theirs in ((server_leg, real), (client_leg, client)):
+        assert not ours.options & ssl.OP_IGNORE_UNEXPECTED_EOF
+        for close_notify in (False, True):
+            with both_ends(ours, theirs) as (our_end, their_end):
+                if close_notify:
+                    their_end.setblocking(False)
+                    with pytest.raises(ssl.SSLWantReadError):
+                        their_end.unwrap()
+                their_end.close()
+                if close_notify:
+                    assert our_end.recv(1) == b""
+                else:
+                    with pytest.raises(ssl.SSLError) as caught:
+                        our_end.recv(1)
+                    assert is_bare(caught.value)
+
+
+@contextlib.contextmanager
+def both_ends(ours, theirs):
+    """Return both ends of a connection after their handshake, ours first."""
+    sockets = socket.socketpair()
+    with ThreadPoolExecutor(2) as pool:
+        ends = pool.map(wrap, sockets, (ours, theirs))
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(end) for end in ends]
+
+
+def wrap(sock, context):
+    serving = context.protocol is ssl.PROTOCOL_TLS_SERVER
+    sock.settimeout(5)
+    return context.wrap_socket(
+        sock, server_side=serving, server_hostname=None if serving else "example.org", suppress_ragged_eofs=False
+    )
 
 
 @pytest.mark.parametrize(("top", "name"), [(TLS_1_2, "TLSv1.2"), (TLS_1_3, "TLSv1.3"), (0x0305, "TLSv1.3")])

@@ -36,11 +36,11 @@ def begin(
     offer: SaslOffered | None = OFFER,
 ) -> tuple[Authentication, list[Event]]:
     auth = Authentication(server_text=True)
-    auth.offered(offer)
+    auth.offered(() if offer is None else (offer,), "example.org")
     if end_points is not None:
         for side, end_point in zip(Side, end_points, strict=True):
             auth.secured(tls(side, end_point=end_point))
-    return auth, auth.auth(element("auth", payload, mechanism=mechanism), 0, clear=False, starttls_offered=False)
+    return auth, auth.auth(element("auth", payload, mechanism=mechanism), 0, starttls_offered=False)
 
 
 def test_scram_from_start_to_success() -> None:
@@ -49,7 +49,7 @@ def test_scram_from_start_to_success() -> None:
     (started,) = events
     assert isinstance(started, SaslStarted)
     assert (started.authcid, started.gs2_flag, started.offered, started.encoding) == ("juliet", "n", True, "strict")
-    assert auth.challenge(element("challenge", b"r=nonce1,s=c2FsdA==,i=4096")) == []
+    assert auth.challenge(element("challenge", b"r=nonce1,s=c2FsdA==,i=4096"), 0) == []
     assert auth.response(element("response", b"c=biws,r=nonce1,p=cHJvb2Y=")) == []
     (done,) = auth.success(7)
     assert isinstance(done, SaslSucceeded)
@@ -62,7 +62,8 @@ def test_an_identity_that_comes_with_the_response_is_in_the_outcome() -> None:
     auth, events = begin(None, "DIGEST-MD5")
     assert isinstance(events[0], SaslStarted)
     assert events[0].initial_response_bytes is None
-    auth.challenge(element("challenge", b'realm="r",nonce="n",qop="auth",charset=utf-8,algorithm=md5-sess'))
+    offered = b'realm="r",nonce="n",qop="auth,auth-conf",charset=utf-8,algorithm=md5-sess'
+    auth.challenge(element("challenge", offered), 0)
     response = b'username="juliet",realm="r",nonce="n",nc=00000001,cnonce="c",qop=auth-conf,response=0,charset=utf-8'
     auth.response(element("response", response))
     (done,) = auth.success(0)
@@ -76,7 +77,7 @@ def test_payloads_that_are_no_base64_are_told_at_their_step() -> None:
     assert [event for event in events if isinstance(event, SaslMalformed)] == [
         SaslMalformed(mechanism="SCRAM-SHA-1", kind="base64", step=0)
     ]
-    assert auth.challenge(element("challenge", "???")) == [
+    assert auth.challenge(element("challenge", "???"), 0) == [
         SaslMalformed(mechanism="SCRAM-SHA-1", kind="base64", step=1)
     ]
     assert auth.response(element("response", "???")) == [SaslMalformed(mechanism="SCRAM-SHA-1", kind="base64", step=1)]
@@ -108,7 +109,7 @@ def test_verdicts() -> None:
 
 def test_what_nobody_began_is_reported_all_the_same() -> None:
     auth = Authentication(server_text=True)
-    assert auth.response(element("response", b"x")) == auth.challenge(element("challenge", b"x")) == []
+    assert auth.response(element("response", b"x")) == auth.challenge(element("challenge", b"x"), 0) == []
     failure = element("failure")
     etree.SubElement(failure, f"{{{SASL}}}temporary-auth-failure")
     (failed,) = auth.failure(failure, 0)
@@ -128,3 +129,80 @@ def test_an_unknown_condition_is_data() -> None:
     assert isinstance(failed, SaslFailed)
     assert (failed.condition, failed.condition_known) == ("bad-protocol", False)
     assert failed.application_condition == "{urn:example}own"
+
+
+def nested(text: str, child: str, tail: str) -> etree._Element:
+    made = element("auth", text, mechanism="PLAIN")
+    inner = etree.SubElement(made, "x")
+    inner.text, inner.tail = child, tail
+    return made
+
+
+def test_an_element_inside_a_message_is_no_part_of_it_and_is_reported() -> None:
+    """ejabberd reads the character data of <auth/> itself; what an element in it says must not name another user."""
+    auth = Authentication(server_text=True)
+    pretended, real = (base64.b64encode(b"\0" + name + b"\0abcd").decode() for name in (b"victim", b"attacker"))
+    started, malformed, *_ = auth.auth(nested("", pretended, real), 0, starttls_offered=False)
+    assert isinstance(started, SaslStarted)
+    assert started.authcid == "attacker"
+    assert isinstance(malformed, SaslMalformed)
+    assert malformed.kind == "element-inside"
+
+
+def test_a_comment_inside_a_message_is_passed_over() -> None:
+    auth = Authentication(server_text=True)
+    text = base64.b64encode(b"\0juliet\0abcd").decode()
+    made = element("auth", text[:4], mechanism="PLAIN")
+    made.append(etree.Comment("canary"))
+    made[0].tail = text[4:]
+    started, *_ = auth.auth(made, 0, starttls_offered=False)
+    assert isinstance(started, SaslStarted)
+    assert started.authcid == "juliet"
+
+
+PLAIN_OF = {name: b"\0" + name.encode() + b"\0abcd" for name in ("victim", "attacker", "third")}
+
+
+def test_a_verdict_on_one_of_two_attempts_at_once_names_nobody() -> None:
+    """Which of them a server judges depends on the server and the network: a record must not say that victim got in."""
+    auth, _ = begin(PLAIN_OF["attacker"], "PLAIN")
+    events = auth.auth(element("auth", PLAIN_OF["victim"], mechanism="PLAIN"), 0, starttls_offered=False)
+    assert [event.kind for event in events if isinstance(event, SaslMalformed)] == ["overlapping"]
+    (succeeded,) = auth.success(0)
+    assert isinstance(succeeded, SaslSucceeded)
+    assert succeeded.authcid is None
+    assert succeeded.attempt == 2
+
+
+def test_and_it_stays_so_until_the_login() -> None:
+    auth, _ = begin(PLAIN_OF["attacker"], "PLAIN")
+    auth.auth(element("auth", PLAIN_OF["third"], mechanism="PLAIN"), 0, starttls_offered=False)
+    (failed,) = auth.failure(element("failure"), 0)
+    assert isinstance(failed, SaslFailed)
+    assert failed.authcid is None
+    assert auth.in_progress, "another verdict is due"
+    auth.auth(element("auth", PLAIN_OF["victim"], mechanism="PLAIN"), 0, starttls_offered=False)
+    (succeeded,) = auth.success(0)
+    assert isinstance(succeeded, SaslSucceeded)
+    assert succeeded.authcid is None
+    assert not auth.in_progress
+
+
+def test_a_mechanism_that_cannot_be_one_is_not_shown() -> None:
+    payload = base64.b64encode(PLAIN_OF["victim"]).decode()
+    for wrong in (f"PLAIN {payload}", payload + "=", "x" * 41, ""):
+        _, events = begin(None, wrong)
+        started, malformed = events
+        assert isinstance(started, SaslStarted)
+        assert started.mechanism == "?"
+        assert isinstance(malformed, SaslMalformed)
+        assert malformed.kind == "mechanism"
+
+
+def test_a_login_is_one_whichever_attempt_it_was() -> None:
+    auth, _ = begin(PLAIN_OF["attacker"], "PLAIN")
+    auth.auth(element("auth", PLAIN_OF["victim"], mechanism="PLAIN"), 0, starttls_offered=False)
+    auth.failure(element("failure"), 0)
+    (succeeded,) = auth.success(0)
+    assert isinstance(succeeded, SaslSucceeded)
+    assert (succeeded.mechanism, succeeded.authcid) == ("?", None)

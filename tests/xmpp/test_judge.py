@@ -163,13 +163,13 @@ def test_reader_and_judge_agree(name: str) -> None:
 
 
 def test_the_judge_can_refuse_and_accept() -> None:
-    assert judge([H + b"<p:a/>"]).refused
-    assert judge([H + b"<a>&nbsp;</a>"]).refused
-    verdict = judge([H + b"<a>x<b/></a></stream:stream>"])
+    assert judge(H + b"<p:a/>").refused
+    assert judge(H + b"<a>&nbsp;</a>").refused
+    verdict = judge(H + b"<a>x<b/></a></stream:stream>")
     assert not verdict.refused
     assert verdict.ended
     assert verdict.elements == (("{jabber:client}a", (), ("x", ("{jabber:client}b", (), ()))),)
-    assert judge([H + b"<!-- -->"]).restricted == {Restricted.COMMENT}
+    assert judge(H + b"<!-- -->").restricted == {Restricted.COMMENT}
 
 
 @given(data=good_streams(), places=cuts())

@@ -24,9 +24,9 @@ def test_mechanisms_bindings_and_limits() -> None:
             "<idle-seconds>840</idle-seconds></limits>"
         )
     )
-    assert read.offered is not None
-    assert read.offered.mechanisms == ("SCRAM-SHA-1-PLUS", "PLAIN")
-    assert read.offered.channel_bindings == ("tls-exporter",)
+    (offer,) = read.offers
+    assert offer.mechanisms == ("SCRAM-SHA-1-PLUS", "PLAIN")
+    assert offer.channel_bindings == ("tls-exporter",)
     assert (read.seen.stanza_bytes_max, read.seen.idle_seconds_max) == (262144, 840)
     assert not read.starttls_offered
 
@@ -52,13 +52,13 @@ def test_a_limit_that_is_no_number_is_no_limit(number: str) -> None:
 def test_comments_between_features_are_passed_over() -> None:
     inner = f"<!-- a --><?b c?><mechanisms {SASL}><!-- --><mechanism>PLA<!-- -->IN</mechanism></mechanisms>"
     read = read_features(features(inner))
-    assert read.offered is not None
-    assert read.offered.mechanisms == ("PLAIN",)
+    (offer,) = read.offers
+    assert offer.mechanisms == ("PLAIN",)
     assert len(read.seen.features) == 1
 
 
 def test_no_mechanisms_is_no_offer() -> None:
-    assert read_features(features("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>")).offered is None
+    assert read_features(features("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>")).offers == ()
 
 
 @pytest.mark.parametrize(
@@ -67,3 +67,18 @@ def test_no_mechanisms_is_no_offer() -> None:
 )
 def test_what_may_stand_behind_starttls(leftover: bytes, tolerated: bool) -> None:
     assert is_tolerated_behind_starttls(leftover) is tolerated
+
+
+def test_both_profiles_are_offers_of_their_own() -> None:
+    read = read_features(
+        features(
+            f"<mechanisms {SASL}><mechanism>PLAIN</mechanism></mechanisms>"
+            "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-256</mechanism>"
+            "<inline><fast xmlns='urn:xmpp:fast:0'><mechanism>HT-SHA-256-NONE</mechanism></fast></inline>"
+            "</authentication>"
+        )
+    )
+    assert [(offer.profile, offer.mechanisms) for offer in read.offers] == [
+        ("rfc6120", ("PLAIN",)),
+        ("xep-0388", ("SCRAM-SHA-256", "HT-SHA-256-NONE")),
+    ]

@@ -41,7 +41,7 @@ from xproxy.events.stream import (
     StreamViolation,
 )
 from xproxy.events.tls import PlaintextAuthentication, StarttlsInjection, StarttlsRefused, TlsFailed, TlsFailure
-from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName
+from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName, Wake
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Phase
 
@@ -467,12 +467,13 @@ def test_a_stream_error_names_its_condition_and_the_way_round_the_proxy(talk: Di
 def test_an_end_without_a_closing_tag_is_passed_on_at_once_and_in_kind() -> None:
     for how in EndOfInput:
         talk = Dialogue().log_in()
+        talk.after(3)  # long behind the last stanza: nothing to suspect
         assert talk.ends(Side.CLIENT, how) == [Close(cause=CloseCause.CLIENT_ENDED, initiator=Side.CLIENT, how=how)]
 
 
 def test_behind_a_closing_tag_the_other_side_may_finish(talk: Dialogue) -> None:
     talk.log_in().client("</stream:stream>")
-    assert talk.ends(Side.CLIENT) == []
+    assert talk.ends(Side.CLIENT) == [Wake()]
     talk.server("<message/></stream:stream>")
     assert talk.forwarded == talk.said
     actions = talk.ends(Side.SERVER, EndOfInput.CLOSE_NOTIFY)
@@ -497,6 +498,7 @@ def test_negotiation_has_a_deadline_and_a_session_has_none() -> None:
     assert talk.after(59) == []
     assert talk.after(1) == [Close(cause=CloseCause.NEGOTIATION_TIMEOUT, initiator=None)]
     talk = Dialogue().log_in()
+    assert talk.after(400) == []
     assert talk.session.next_tick_ns is None
 
 
@@ -550,3 +552,89 @@ def test_sasl2_with_inline_bind_is_a_session(talk: Dialogue) -> None:
     assert talk.one(SessionEstablished).how == "sasl2"
     talk.server("<stream:features/><presence/>").client("<presence/>")
     assert talk.close is None
+
+
+# A server forgets what it has not finished reading when it accepts a login: what it forgets hides nothing -----------
+
+
+@pytest.mark.parametrize("opening", ["<x>", "<!-- ", "<![CDATA[", "<?x ", "<x a='", "x"])
+@pytest.mark.parametrize("between", ["", HEADER], ids=["plain", "pipelined"])
+def test_what_is_left_open_behind_auth_cannot_swallow_the_next_stream(
+    talk: Dialogue, opening: str, between: str
+) -> None:
+    inside_tls(talk).client(PLAIN + between + opening).server(SUCCESS)
+    if talk.close is None:
+        talk.client(HEADER)
+    talk.one(InspectionLost)
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.INSPECTION_LOST
+
+
+@pytest.mark.parametrize(
+    ("opening", "closing"),
+    [("<x>", "</x>"), ("<![CDATA[", "<![CDATA[]]>"), ("<!--", "<!-- -->"), ("<?x ", "<?x?>"), ("text", "<r/>")],
+)
+@pytest.mark.parametrize("between", ["", HEADER], ids=["plain", "pipelined"])
+def test_nor_where_it_is_closed_before_the_verdict_is_seen(
+    talk: Dialogue, opening: str, closing: str, between: str
+) -> None:
+    inside_tls(talk).client(PLAIN + between + opening)
+    for said in (HEADER + BIND, closing):
+        if talk.close is None:
+            talk.client(said)
+    talk.one(InspectionLost)
+    assert talk.close is not None
+
+
+def test_behind_success_comes_a_header(talk: Dialogue) -> None:
+    inside_tls(talk).client(PLAIN).server(SUCCESS).client("\n<r xmlns='urn:xmpp:sm:3'/>")
+    assert talk.one(InspectionLost).reason == "restart-missing"
+    assert talk.close is not None
+
+
+def test_behind_success_a_client_may_also_leave(talk: Dialogue) -> None:
+    inside_tls(talk).client(PLAIN).server(SUCCESS).client("\n</stream:stream>")
+    assert talk.close is None
+
+
+FAILURE = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>"
+
+
+def test_a_stanza_sent_back_is_no_live_session(talk: Dialogue) -> None:
+    """ejabberd bounces a stanza that comes before bind: a stranger could so get the allowance of a user."""
+    inside_tls(talk).client("<message to='a@example.org'/>")
+    talk.server("<message type='error' from='a@example.org'><error type='cancel'/></message>")
+    assert not talk.session.established
+    talk.server("<presence type='error' from='a@example.org'><error type='cancel'/></presence>")
+    assert not talk.session.established
+
+
+def test_a_login_is_seen_in_whatever_looks_like_a_session(talk: Dialogue) -> None:
+    inside_tls(talk).server("<message from='example.org'/>")
+    assert talk.session.established
+    talk.client(PLAIN).server(FAILURE)
+    assert talk.one(SaslStarted).authcid == "juliet"
+    assert talk.one(SaslFailed).authcid == "juliet"
+
+
+def test_s2s_with_sasl_external_restarts_and_is_a_session(talk: Dialogue) -> None:
+    """RFC 6120 section 6.4.6 holds for servers too."""
+    ours, theirs = (each.replace("jabber:client", "jabber:server") for each in (HEADER, SERVER_HEADER))
+    talk.client(ours).server(theirs + FEATURES_TLS).client(STARTTLS).server(PROCEED).secured()
+    talk.client(ours).server(theirs + FEATURES_SASL)
+    talk.client("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='EXTERNAL'>=</auth>").server(SUCCESS)
+    talk.client(ours).server(theirs + "<stream:features/>")
+    assert talk.session.established
+    assert talk.one(SessionEstablished).how == "sasl-external"
+    talk.client("<iq type='get' id='1' from='a.example' to='b.example'/>")
+    assert talk.close is None
+
+
+def test_a_client_that_calls_itself_a_server_binds_all_the_same(talk: Dialogue) -> None:
+    """A content namespace is the client's word alone; its session begins where the server binds it."""
+    talk.client(HEADER.replace("jabber:client", "jabber:server")).server(SERVER_HEADER + FEATURES_SASL)
+    talk.client(PLAIN).server(SUCCESS).client(HEADER.replace("jabber:client", "jabber:server"))
+    talk.server(SERVER_HEADER + FEATURES_BIND)
+    assert not talk.session.established
+    talk.client(BIND.replace("<iq", "<iq xmlns='jabber:client'")).server(BOUND)
+    assert talk.one(ResourceBound).jid.local == "juliet"

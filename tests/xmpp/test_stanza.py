@@ -210,3 +210,11 @@ def test_canary(secret: str, by_user: bool) -> None:
     )
     assert secret not in repr(read(element, server_text=by_user))
     assert secret not in repr(stanza_facts(parse(f"<message id='{secret}'><body>{secret}</body></message>"), 1, KEY))
+
+
+@pytest.mark.parametrize("from_", ["evil.example", "evil-example.com", "com", "sms.gateway.example"])
+def test_text_of_another_domain_is_a_length(from_: str) -> None:
+    """Anybody may run a domain, and a gateway may quote the message it could not deliver."""
+    element = error(f"<conflict {STZ}/><text {STZ}>s3cret</text>", stanza=f"from='{from_}'")
+    facts = read_error(element, server_text=True, sent_by=Side.SERVER, account="account@example.com")
+    assert (facts.text, facts.text_bytes) == (None, 6)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from tests.support.chunks import chunkings, with_trailing
+from tests.support.judge import judge
 from tests.support.reading import HEADER, Reading, new_reader, read
-from tests.support.strategies import cut, cuts, good_streams, odd_streams
-from xproxy.xmpp.recovery import REREAD_BYTES_MAX, ElementSkip, Refused
+from tests.support.strategies import FRAGMENTS, cut, cuts, good_streams, odd_streams, stanzas
+from xproxy.xmpp.recovery import ElementSkip, Refused, is_accepted
 from xproxy.xmpp.stream import (
     FirstLevelElement,
     Item,
@@ -316,20 +318,105 @@ def test_the_end_of_a_skipped_element_is_found_in_every_shape() -> None:
             for chunk in chunks[:-1]:
                 assert skip.feed(chunk) is None
             assert skip.feed(chunks[-1] + last) == last
-    with pytest.raises(Refused):
-        ElementSkip(HEADER).feed(b"<p:a/>")
+    for wrong in (b"<p:a/>", b"<a>&b;<c/>", b"<a><![A[<b>", b"<a><![CDATA<b>", b"<a><b\xf0>", b"<a><!b><c>"):
+        for chunks in every_cut(wrong):
+            skip = ElementSkip(HEADER)
+            for chunk in chunks[:-1]:
+                assert skip.feed(chunk) is None
+            with pytest.raises(Refused):
+                skip.feed(chunks[-1])
 
 
-def test_skipping_does_not_read_a_long_token_again_and_again() -> None:
+MARKUP = [(b"<!--", b"-->"), (b"<?a ", b"?>"), (b"<![CDATA[", b"]]>"), (b"<b c='", b"'/>"), (b"<b c='", b"'></b>")]
+
+
+@pytest.mark.parametrize(("begin", "end"), MARKUP)
+def test_skipping_does_not_read_a_long_token_again_and_again(begin: bytes, end: bytes) -> None:
     skip = ElementSkip(HEADER)
-    assert skip.feed(b"<a><!--") is None
+    counted = skip._parser = Counting(skip._parser)
+    assert skip.feed(b"<a>" + begin) is None
     for _ in range(1_000):
-        assert skip.feed(b">" * 600) is None  # a token of 600 KB in small cuts: 300 MB if read anew each time
-    assert skip._reread < REREAD_BYTES_MAX * 2
-    rest = None
-    for data in (b"-->", b"</a>", b"<b/>" * 40_000):  # an end may be noticed late, but not lost
-        rest = skip.feed(data) if rest is None else rest + data
-    assert rest == b"<b/>" * 40_000
+        assert skip.feed(b">-]" * 200) is None  # a token of 600 KB in small cuts: 300 MB if read anew each time
+    assert skip._tokens._seen >= 600_000 - 10  # nor does the search begin anew
+    assert skip.feed(end) is None
+    assert skip.feed(b"</a>" + b"<b/>" * 40_000) == b"<b/>" * 40_000
+    assert counted.octets == 3 + len(begin) + 600_000 + len(end) + 4 + 160_000
+
+
+class Counting:
+    """A parser, and how many octets it was given."""
+
+    def __init__(self, parser: Any) -> None:
+        self.parser = parser
+        self.octets = 0
+
+    def Parse(self, data: bytes, final: bool) -> int:  # noqa: N802 - as the parser has it
+        self.octets += len(data)
+        return int(self.parser.Parse(data, final))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.parser, name)
+
+
+@pytest.mark.parametrize(("begin", "end"), MARKUP)
+@pytest.mark.parametrize("size", [1_048_000, 1_049_000, 2_200_000, 3_500_000, 5_000_000])
+def test_the_end_is_exact_behind_a_token_that_takes_several_calls(begin: bytes, end: bytes, size: int) -> None:
+    """expat gets a mebibyte at a time, and one that defers would wait for twice as much."""
+    for before, behind in ((b"<a>", b"</a>"), (b"<a><b/>text", b"</a>"), (b"", b"")):
+        if not before and end != b"'/>":
+            continue
+        skip = ElementSkip(HEADER)
+        token = begin + b"." * (size - len(begin))
+        assert skip.feed(before + token) is None
+        if behind:
+            assert skip.feed(end) is None
+            assert skip.feed(behind[:-1]) is None
+            assert skip.feed(b">" + b"<c/>") == b"<c/>"
+        else:
+            assert skip.feed(end + b"<c/>") == b"<c/>"
+
+
+@pytest.mark.parametrize("size", [1_049_000, 3_500_000])
+def test_what_stands_behind_a_long_token_is_judged_as_well(size: int) -> None:
+    long = b"<!--" + b"." * size + b"-->"
+    assert is_accepted(HEADER, b"<a>" + long + b"<b/></a>")
+    assert not is_accepted(HEADER, b"<a>" + long + b"<p:b/></a>")
+    assert is_accepted(HEADER, b"")
+    assert is_accepted(HEADER, b"</stream:stream>")
+    assert not is_accepted(HEADER, b"<a/></stream:stream></a>")
+    skip = ElementSkip(HEADER)
+    with pytest.raises(Refused):
+        skip.feed(b"<a>" + long + b"<p:b/>")
+
+
+@given(fragments=st.lists(st.one_of(st.sampled_from(FRAGMENTS), stanzas()), max_size=8), places=cuts())
+def test_a_skipped_element_ends_where_expat_says_in_every_cut(fragments: list[bytes], places: list[int]) -> None:
+    data = b"<a>" + b"".join(fragments) + b"</a><b/>"
+    end = end_by_expat(data)
+    for chunks in ([data], cut(data, places), [data[i : i + 1] for i in range(len(data))]):
+        skip = ElementSkip(HEADER)
+        given = 0
+        told: int | None = None
+        try:
+            for chunk in chunks:
+                given += len(chunk)
+                if (rest := skip.feed(chunk)) is not None:
+                    assert len(rest) < len(chunk), "told late"
+                    assert data[given - len(rest) : given] == rest
+                    told = given - len(rest)
+                    break
+        except Refused:
+            pass
+        assert told == end
+
+
+def end_by_expat(data: bytes) -> int | None:
+    """Where the first element ends: with so much and the closing tag a document is complete, for the first time."""
+    for at in (at + 1 for at, octet in enumerate(data) if octet == ord(">")):
+        elements = judge(HEADER + data[:at] + b"</stream:stream>")
+        if elements.ended and not elements.refused and elements.elements:
+            return at
+    return None
 
 
 # --- notes, once a stream ---
@@ -528,6 +615,27 @@ def test_an_element_may_not_grow_for_ever(start: bytes, filling: bytes) -> None:
     assert last.limit == "stream.stanza_bytes_max"
     assert reader.broken
     assert reader.feed(b"x") == []
+
+
+@pytest.mark.parametrize("start", [b"<stream:stream a='", HEADER + b"<a>", HEADER + b"<a b='"])
+def test_a_stranger_may_fill_less_memory_than_a_user(start: bytes) -> None:
+    """A tree of empty elements takes forty times its octets; a thousand strangers with 1 MiB each took all there is."""
+    reader = new_reader(logged_in=False)
+    items = reader.feed(start)
+    for _ in range(70):
+        items += reader.feed(b"x" * 1_000)
+    last = items[-1]
+    assert isinstance(last, StreamLimit)
+    assert (last.limit, last.value) == ("stream.stanza_before_login_bytes_max", 65_536)
+    assert reader.broken
+
+
+def test_the_largest_kerberos_token_comes_through() -> None:
+    reader = new_reader(logged_in=False)
+    items = reader.feed(HEADER + b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='GSSAPI'>")
+    items += reader.feed(b"x" * 64_000)
+    items += reader.feed(b"</auth>")
+    assert isinstance(items[-1], FirstLevelElement)
 
 
 def test_text_at_stream_level_may_not_grow_for_ever() -> None:

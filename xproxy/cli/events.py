@@ -9,6 +9,7 @@ from rich.text import Text
 
 from xproxy.cli.output import make_console, print_json
 from xproxy.events import EVENT_TYPES, Event, Level
+from xproxy.events.delegates import METHODS, Method, Observable
 from xproxy.record.ecs import SHAPES, group_of, level_name
 from xproxy.record.fields import FIELDS
 from xproxy.record.schema import event_schema, meaning_of
@@ -25,6 +26,8 @@ LEVEL_STYLES: Final = {
 @click.command()
 @click.option("--schema", "what", flag_value="schema", help="Print the JSON Schema of a record.")
 @click.option("--fields", "what", flag_value="fields", help="List every field a record can have.")
+@click.option("--delegates", "what", flag_value="delegates", help="List what the log shows of each XMPPStreamDelegate "
+              "method of XMPPFramework.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def events(what: str | None, as_json: bool) -> None:
     """List the events xproxy logs: action, level and meaning."""
@@ -35,6 +38,11 @@ def events(what: str | None, as_json: bool) -> None:
             print_json(_fields())
         else:
             make_console().print(_field_table())
+    elif what == "delegates":
+        if as_json:
+            print_json([_delegate(method) for method in METHODS])
+        else:
+            make_console().print(_delegate_table())
     elif as_json:
         print_json([_action(event_type) for event_type in EVENT_TYPES])
     else:
@@ -101,5 +109,36 @@ def _field_table() -> Table:
             Text(field.name, style="" if field.is_custom else "cyan"),
             Text(field.type.value + (" []" if field.array else "")),
             Text(field.meaning) if field.meaning or field.is_custom else Text("as ECS defines it", style="dim"),
+        )
+    return table
+
+
+OBSERVABLE_STYLES: Final = {Observable.YES: "green", Observable.PARTLY: "yellow", Observable.NO: "dim"}
+
+
+def _delegate(method: Method) -> dict[str, Any]:
+    return {
+        "number": method.number,
+        "selector": method.selector,
+        "observable": method.observable.value,
+        "actions": method.actions,
+        "where": method.where or None,
+    }
+
+
+def _delegate_table() -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("XMPPStreamDelegate", overflow="fold")
+    table.add_column("seen", no_wrap=True)
+    table.add_column("actions", overflow="fold")
+    table.add_column("where, or the nearest evidence")
+    for method in METHODS:
+        seen = method.observable is not Observable.NO
+        actions = " ".join(method.actions)
+        table.add_row(
+            Text(method.selector),
+            Text(method.observable.value, style=OBSERVABLE_STYLES[method.observable]),
+            Text(actions if seen else f"({actions})" if actions else "", style="" if seen else "dim"),
+            Text(method.where),
         )
     return table

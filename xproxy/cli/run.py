@@ -44,6 +44,8 @@ Signals:
               "alone). [default: auto]")  # fmt: skip
 @click.option("--log-level", metavar="L", help="debug, info, warning, error or critical: records below are not "
               "written. [default: info]")  # fmt: skip
+@click.option("--identities", metavar="clear|pseudonym|omit", help="JIDs and addresses in records: as they are, "
+              "as keyed pseudonyms that change every month, or not at all. [default: clear]")  # fmt: skip
 @click.option("--cert", metavar="FILE", help="The server's own certificate chain (PEM), instead of one of the "
               "local CA; needs --key.")  # fmt: skip
 @click.option("--key", metavar="FILE", help="The key of --cert.")

@@ -25,6 +25,12 @@ class LogSettings:
     level: Literal["debug", "info", "warning", "error", "critical"] = setting(
         "info", "level", "records below it are not written; debug adds a record a stanza; read anew on SIGHUP"
     )
+    identities: Literal["clear", "pseudonym", "omit"] = setting(
+        "clear",
+        "clear, pseudonym or omit",
+        "who is who: pseudonym makes keyed hashes of users and resources and cuts addresses to /24 and /48, its key is "
+        "replaced every month; omit leaves JIDs and addresses out; both leave out error texts",
+    )
     server_text: bool = setting(
         True, "true or false", "the server's own error texts, cleaned and cut to 256 bytes; a client's are never logged"
     )

@@ -38,6 +38,7 @@ OPTIONS = (
     Option("--log", "log", "path"),
     Option("--log-format", "log", "format"),
     Option("--log-level", "log", "level"),
+    Option("--identities", "log", "identities"),
 )
 
 CONFIG_VARIABLE = "XPROXY_CONFIG"  # as -c

@@ -1,4 +1,4 @@
-"""[state]: what xproxy keeps between runs, and the two things it always finds there: the directory and a key."""
+"""[state]: what xproxy keeps between runs, and what it finds there: the directory, a key, with pseudonyms another."""
 
 import contextlib
 import os
@@ -12,6 +12,7 @@ from xproxy.config.setting import setting
 from xproxy.errors import FileProblem
 
 CORRELATION_KEY_FILE = "correlation.key"
+IDENTITY_KEY_FILE = "identities.key"
 CORRELATION_KEY_BYTES = 32  # HMAC-SHA-256: as long as its output (RFC 2104 section 3)
 
 
@@ -87,8 +88,53 @@ def read_correlation_key(directory: Path, random: Callable[[int], bytes]) -> byt
     return key
 
 
+def read_identity_key(directory: Path, new: Callable[[], bytes]) -> bytes:
+    """Return the file of the key of pseudonyms, made once from ``new()``. What is in it is the recorder's business.
+
+    Raises:
+        FileProblem: it cannot be made or read.
+    """
+    path = directory / IDENTITY_KEY_FILE
+    try:
+        if not path.exists():
+            _create_once(path, new())
+        return path.read_bytes()
+    except OSError as error:
+        raise FileProblem.from_os_error(error, doing="make or read the key of pseudonyms", path=path) from error
+
+
+def replace_identity_key(directory: Path, data: bytes) -> None:
+    """Put ``data`` in place of the key of pseudonyms: afterwards the old one is nowhere.
+
+    Raises:
+        FileProblem: it cannot be written; the old one is still there.
+    """
+    path = directory / IDENTITY_KEY_FILE
+    try:
+        temporary = _write_beside(path, data)
+        try:
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        _sync_directory(path.parent)
+    except OSError as error:
+        raise FileProblem.from_os_error(error, doing="replace the key of pseudonyms", path=path) from error
+
+
 def _create_once(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, mode 0600, unless it exists by then."""
+    temporary = _write_beside(path, data)
+    try:
+        # Unlike a rename, a link never replaces the key of somebody who was first.
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(temporary)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def _write_beside(path: Path, data: bytes) -> Path:
+    """Write ``data`` to a new file beside ``path``, mode 0600, and return it; on a failure there is none."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     try:
@@ -96,12 +142,14 @@ def _create_once(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a rename, a link never replaces the key of somebody who was first.
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(temporary)
-    finally:
+    except BaseException:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        raise
+    return temporary
+
+
+def _sync_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(directory)
     finally:

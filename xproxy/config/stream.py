@@ -17,6 +17,11 @@ class StreamLimits:
     stanza_bytes_warn: int = setting(
         262_144, "bytes", "Prosody's c2s default and ejabberd's example: the server is about to refuse it"
     )
+    stanza_before_login_bytes_max: int = setting(
+        65_536,
+        "bytes",
+        "strangers get little memory: a tree takes forty times its octets; Kerberos' largest token in base64 fits",
+    )
     depth_max: int = setting(
         200,
         "elements",

@@ -6,6 +6,13 @@ Adding an action is a reviewed change: the class, its line in ``Event`` below, i
 
 from typing import get_args
 
+from xproxy.events.account import (
+    AccountRemoved,
+    FastTokenIssued,
+    PasswordChanged,
+    RegistrationFailed,
+    RegistrationSucceeded,
+)
 from xproxy.events.common import EndOfInput, Endpoint, Level, Side
 from xproxy.events.connection import (
     ConnectionAccepted,
@@ -17,14 +24,17 @@ from xproxy.events.connection import (
     UpstreamFailed,
 )
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
+from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused, DialbackResult
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
     SaslAborted,
+    SaslDowngrade,
     SaslFailed,
     SaslMalformed,
     SaslOffered,
     SaslStarted,
     SaslSucceeded,
+    UpstreamTampering,
 )
 from xproxy.events.session import (
     BindFailed,
@@ -35,7 +45,15 @@ from xproxy.events.session import (
     SmAnomaly,
     SmEnabled,
 )
-from xproxy.events.stanza import StanzaError, StanzaRelayed
+from xproxy.events.stanza import (
+    CarbonsForged,
+    ClientFailureSuspected,
+    IqTimeout,
+    IqUnhandled,
+    MucJoinFailed,
+    StanzaError,
+    StanzaRelayed,
+)
 from xproxy.events.stream import (
     InspectionLost,
     RedirectOffered,
@@ -87,7 +105,9 @@ Event = (
     | SaslFailed
     | SaslAborted
     | SaslMalformed
+    | SaslDowngrade
     | ChannelBindingVerdict
+    | UpstreamTampering
     | ResourceBound
     | BindFailed
     | SessionEstablished
@@ -95,8 +115,21 @@ Event = (
     | SessionResumed
     | SessionResumeFailed
     | SmAnomaly
+    | RegistrationSucceeded
+    | RegistrationFailed
+    | PasswordChanged
+    | AccountRemoved
+    | FastTokenIssued
     | StanzaError
+    | IqTimeout
+    | IqUnhandled
+    | MucJoinFailed
+    | ClientFailureSuspected
+    | CarbonsForged
     | StanzaRelayed
+    | DialbackResult
+    | ComponentAuthenticated
+    | ComponentRefused
     | ProxyStarted
     | ProxyStopped
     | ConfigChanged

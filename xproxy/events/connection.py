@@ -131,6 +131,11 @@ class DirectionTotals:
 
     bytes: int
     stanzas: int
+    messages: int = 0
+    presences: int = 0
+    iqs: int = 0
+    acks: int = 0  # of stream management, and requests for them
+    late_answers: int = 0  # to requests that had been given up
     errors: int  # stanzas of type "error"
     closing_tag: bool  # </stream:stream> was seen
     end: EndOfInput | None  # how that peer's input ended; None: we closed first

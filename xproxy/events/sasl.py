@@ -36,6 +36,12 @@ class SaslStarted(EventBase):
     channel_binding: str | None  # the type behind "p="
     initial_response_bytes: int | None  # None: there was none
     encoding: str | None  # "strict", "whitespace", "noncanonical", "invalid"
+    user_agent_hash: str | None = None  # keyed hash of the device's id (XEP-0388 section 2.4)
+    software: str | None = None  # the client program's own name
+    inline: tuple[str, ...] = ()  # "{namespace}name" of what is asked for together with the login
+    by_token: bool = False  # a token in place of the password (XEP-0484)
+    token_invalidated: bool = False  # and it is not to be valid any more
+    token_requested: str | None = None  # the mechanism a token for the next login is wanted for
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +53,7 @@ class SaslMalformed(EventBase):
     message = "A SASL payload is malformed."
 
     mechanism: str
-    kind: str  # "base64", "structure", "utf-8", "saslname", "text-behind-comment" ...
+    kind: str  # "base64", "structure", "utf-8", "saslname", "mechanism", "overlapping", "element-inside" ...
     step: int  # 0: the initial response
 
 
@@ -66,6 +72,8 @@ class SaslSucceeded(EventBase):
     rounds: int  # challenges sent by the server
     iterations: int | None  # SCRAM i=
     duration_ns: int
+    tasks: tuple[str, ...] = ()  # done besides, such as a second factor (XEP-0388 section 2.6.3)
+    authorization_id: str | None = None  # what the server says the login is for (XEP-0388); a full JID once bound
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +97,7 @@ class SaslFailed(EventBase):
     rounds: int
     iterations: int | None
     duration_ns: int
+    tasks: tuple[str, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -120,3 +129,31 @@ class ChannelBindingVerdict(EventBase):
     end_points_equal: bool | None  # both legs show the same certificate hash; None: not known
     prediction: str  # "succeeds", "fails", "unknown"
     reason: str
+
+
+@attrs.frozen(kw_only=True)
+class SaslDowngrade(EventBase):
+    """A client logs in by less than it could, or than it did before: carelessness, a change, or somebody in between."""
+
+    action = "sasl-downgrade"
+    level = Level.ERROR
+    message = "A login is weaker than it should be."
+
+    kind: str  # "plain-without-tls", "weaker-than-offered", "weaker-than-before", "offer-shrunk"
+    mechanism: str | None  # chosen; None where the offer alone tells it
+    previous: str | None  # what the same user and client used before
+    missing: tuple[str, ...] = ()  # mechanisms this domain offered before and does not now
+
+
+@attrs.frozen(kw_only=True)
+class UpstreamTampering(EventBase):
+    """What the server signed is not what arrived: somebody between it and this proxy changes the traffic."""
+
+    action = "upstream-tampering"
+    level = Level.CRITICAL
+    message = "The server's offer was changed between the server and this proxy."
+
+    kind: str  # "offer" (XEP-0474), "tls-version" (XEP-0515)
+    mechanism: str
+    expected: str  # what we computed from what arrived; public, no secret
+    signed: str  # what the server signed

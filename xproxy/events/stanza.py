@@ -26,6 +26,9 @@ class RequestFacts:
     type: str | None
     payload: str | None  # "{namespace}name" of its first child
     age_ns: int
+    purpose: str | None = None  # what it is for, where xproxy.xmpp.account.purpose_of knows it
+    fields: tuple[str, ...] = ()  # of a registration: names of the fields that were filled in
+    late: bool = False  # it had been given up: its iq-timeout is in the log
 
 
 @attrs.frozen(kw_only=True)
@@ -62,3 +65,77 @@ class StanzaRelayed(EventBase):
     sent_by: Side
     stanza: StanzaFacts
     answers: RequestFacts | None = None
+
+
+@attrs.frozen(kw_only=True)
+class IqTimeout(EventBase):
+    """A request was not answered in the time its sender waits (RFC 6120 section 8.2.3: an answer is a MUST)."""
+
+    action = "iq-timeout"
+    level = Level.WARNING
+    message = "A request was not answered in time."
+
+    request: RequestFacts
+    id_hash: str | None
+    peer: str | None  # who is to answer, as sent; None: the client's own server or account
+    threshold_ns: int  # how long was waited
+
+
+@attrs.frozen(kw_only=True)
+class IqUnhandled(EventBase):
+    """No part of the app wanted a request, so its library refused it: XMPPFramework's automatic 501."""
+
+    action = "iq-unhandled"
+    level = Level.WARNING
+    message = "An app did not handle a request."
+
+    stanza: StanzaFacts
+    payload: str | None  # "{namespace}name" that nobody handled
+    request: RequestFacts | None
+
+
+@attrs.frozen(kw_only=True)
+class MucJoinFailed(EventBase):
+    """A user could not enter a room, or was put out of it (XEP-0045 sections 7.2, 8.2, 9.1)."""
+
+    action = "muc-join-failed"
+    level = Level.WARNING
+    message = "A user could not join a room, or was removed from it."
+
+    kind: str  # "join-refused", "kicked", "banned", "removed"
+    reason: str  # "password-required", "banned", "members-only", "nick-conflict" ...; "other"
+    room: str | None  # bare address, as sent
+    condition: str | None  # of the error; None for who was inside
+    condition_known: bool | None
+    type: str | None
+    status_codes: tuple[str, ...]  # XEP-0045 section 15.6
+    by_actor: bool  # somebody did it, and is named in the stanza
+    text_bytes: int  # of reasons and texts; people write them, so they are never kept
+
+
+@attrs.frozen(kw_only=True)
+class ClientFailureSuspected(EventBase):
+    """Something went wrong within the app that the app itself may not see; evidence, no proof."""
+
+    action = "client-failure-suspected"
+    level = Level.WARNING
+    message = "The client may have failed on what it was sent."
+
+    kind: str  # "request-unanswered", "closed-after-stanza", "xml-refused", "challenge-unanswered", "success-ignored"
+    confidence: str  # "low", "medium", "high"
+    payload: str | None  # "{namespace}name" of what was delivered last
+    fingerprint: str | None  # of its structure: the same stanza shape gives the same one
+    delay_ns: int | None  # from delivery to the end
+    occurrences: int = 1  # how often this shape was followed by this
+
+
+@attrs.frozen(kw_only=True)
+class CarbonsForged(EventBase):
+    """A carbon copy comes from somebody else than the user's own account (XEP-0280 section 11, CVE-2017-5589)."""
+
+    action = "carbons-forged"
+    level = Level.CRITICAL
+    message = "A carbon copy was forged."
+
+    stanza: StanzaFacts
+    direction: str  # "sent", "received": what it claims to be a copy of

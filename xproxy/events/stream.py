@@ -120,7 +120,7 @@ class InspectionLost(EventBase):
 
     sent_by: Side
     scope: LossScope
-    reason: str  # a violation's kind, "compression", "security-layer", "nested-root" ...
+    reason: str  # a violation's kind, "compression", "security-layer", "restart-missing", "open-at-restart" ...
     offset: int
     octets: int | None  # of the element, where the scope is one
     policy: str  # "relay" or "close": what was done

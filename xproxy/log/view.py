@@ -160,8 +160,8 @@ def _get(document: Document, name: str) -> Any:
 def _who(document: Document) -> str:
     """Return the client: his bare address if he named one (? while only a claim), else where he comes from."""
     source = _get(document, "xmpp.jid_source")
-    if source is not None:
-        jid = str(document["xmpp"]["jid"]).partition("/")[0]
+    if source is not None and (full := _get(document, "xmpp.jid")) is not None:
+        jid = str(full).partition("/")[0]
         return jid if source in {"sasl-success", "bind-result", "resumed"} else f"{jid}?"
     return _address(document, "source")
 
@@ -182,7 +182,7 @@ def _gist(action: str, document: Document) -> str:
 
     match action:
         case "connection-accepted":
-            return f"dialled {_address(document, 'xproxy.listener')}"
+            return _with("dialled ", _address(document, "xproxy.listener"))
         case "connection-refused":
             return _join(text("event.reason"), _with("limit ", get("xproxy.limit.value")))
         case "connection-stalled":
@@ -195,7 +195,8 @@ def _gist(action: str, document: Document) -> str:
             return _join(_server(document), _with("from ", _address(document, "xproxy.upstream.local")), _duration(get))
         case "upstream-failed":
             port = get("destination.port")
-            return _join(f"{text('destination.address')} port {port}", text("event.reason"), text("error.code"))
+            where = f"{text('destination.address')} port {port}".strip()
+            return _join(where, text("event.reason"), text("error.code"))
         case "unsupported-transport":
             return f"looks like {text('xproxy.first_bytes')}"
         case "tls-established":
@@ -257,7 +258,7 @@ def _gist(action: str, document: Document) -> str:
             )
         case "redirect-offered":
             before = "before TLS" if get("xmpp.redirect.before_tls") else ""
-            return _join(f"to {text('xmpp.redirect.target')}", text("xmpp.redirect.mechanism"), before)
+            return _join(_with("to ", text("xmpp.redirect.target")), text("xmpp.redirect.mechanism"), before)
         case "sasl-offered":
             return " ".join(get("xmpp.sasl.offered") or ("none",))
         case "sasl-started":
@@ -282,9 +283,19 @@ def _gist(action: str, document: Document) -> str:
                 text("xproxy.channel_binding.prediction"),
                 text("event.reason"),
             )
+        case "sasl-downgrade":
+            return _join(
+                text("xmpp.sasl.downgrade.kind"),
+                text("xmpp.sasl.mechanism"),
+                _with("before: ", get("xmpp.sasl.downgrade.previous")),
+                _with("missing: ", " ".join(get("xmpp.sasl.downgrade.missing") or ())),
+            )
+        case "upstream-tampering":
+            what, signed = text("xproxy.tampering.kind"), text("xproxy.tampering.signed")
+            return f"{what}: the server signed {signed}, {text('xproxy.tampering.expected')} arrived"
         case "resource-bound":
             asked = _with("asked for ", get("xmpp.bind.resource_requested"))
-            return _join(f"as /{text('xmpp.jid').partition('/')[2]}", asked, _duration(get))
+            return _join(_with("as /", text("xmpp.jid").partition("/")[2]), asked, _duration(get))
         case "bind-failed":
             return _join(_error(get), _with("asked for ", get("xmpp.bind.resource_requested")))
         case "session-established":
@@ -305,6 +316,44 @@ def _gist(action: str, document: Document) -> str:
                 _with("sent ", sent),
                 text("error.code"),
             )
+        case "registration-succeeded" | "password-changed" | "account-removed":
+            return _join(" ".join(get("xmpp.request.fields") or ()), _duration(get))
+        case "registration-failed":
+            return _join(text("xmpp.request.purpose"), _error(get), _duration(get))
+        case "fast-token-issued":
+            asked = "as asked for" if get("xmpp.fast.requested") else "unasked"
+            return _join(asked, text("xmpp.fast.mechanism"), _with("until ", get("xmpp.fast.expires")))
+        case "iq-timeout":
+            payload = _local(text("xmpp.request.payload"))
+            asked = f"{text('xmpp.request.type')} {payload}".strip() or "request"
+            seconds = (get("xmpp.request.threshold_ns") or 0) / 1e9
+            peer = _with("to ", get("xmpp.request.peer"))
+            return _join(f"{asked} by the {text('xmpp.request.sent_by')}", peer, f"no answer in {seconds:g} s")
+        case "iq-unhandled":
+            return _join(_stanza(get), _local(text("xmpp.stanza.unhandled")), _request(get))
+        case "muc-join-failed":
+            codes = _with("status ", " ".join(get("xmpp.muc.status_codes") or ()))
+            words = f"{text('xmpp.muc.kind')}: {text('event.reason')}"
+            return _join(words, text("xmpp.muc.room"), text("error.code"), codes)
+        case "client-failure-suspected":
+            delay = get("xmpp.suspicion.delay_ns")
+            return _join(
+                f"{text('xmpp.suspicion.kind')} ({text('xmpp.suspicion.confidence')} confidence)",
+                _local(text("xmpp.suspicion.payload")),
+                f"after {delay / 1e6:.0f} ms" if delay is not None else "",
+                _with("shape ", get("xmpp.suspicion.fingerprint")),
+            )
+        case "carbons-forged":
+            return _join(f"copy of what was {text('xmpp.carbons.direction')}", _stanza(get))
+        case "dialback-result":
+            return _join(
+                f"{text('xmpp.dialback.element')} {text('xmpp.dialback.verdict')} from the {text('xmpp.sent_by')}",
+                _with("from ", get("xmpp.dialback.from")),
+                _with("to ", get("xmpp.dialback.to")),
+                text("error.code"),
+            )
+        case "component-authenticated" | "component-refused":
+            return _join(text("xmpp.domain"), text("error.code"), _duration(get))
         case "stanza-error":
             return _join(f"{_stanza(get)}: {_error(get)}", _request(get), _shorten(text("xmpp.stanza.skeleton")))
         case "stanza-relayed":
@@ -312,7 +361,8 @@ def _gist(action: str, document: Document) -> str:
         case "proxy-started":
             listeners = ", ".join(get("xproxy.listeners") or ())
             upstream = f"{text('xproxy.upstream.address')} (verify {text('xproxy.upstream.verify')})"
-            return f"listens on {listeners} before {upstream}, {get('xproxy.descriptors_max')} descriptors"
+            where = f"listens on {listeners} before {upstream}" if listeners else "listens"  # or left out
+            return f"{where}, {get('xproxy.descriptors_max')} descriptors"
         case "proxy-stopped":
             aborted = get("xproxy.sessions_aborted")
             return _join(text("event.reason"), f"{aborted} sessions cut off" if aborted else "")
@@ -360,6 +410,8 @@ def _duration(get: Any) -> str:
 
 def _server(document: Document) -> str:
     host, address = _get(document, "destination.address"), _address(document, "destination")
+    if host is None or not address:
+        return host or address  # identities are left out
     return address if address.startswith((f"{host}:", f"[{host}]:")) else f"{host} ({address})"
 
 

@@ -26,7 +26,7 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 from time import monotonic
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol, TypeGuard, assert_never
 
 import trio
 
@@ -36,6 +36,7 @@ from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import TLS_RECORD_BYTES, Flow, Hold, Leg
 from xproxy.proxy.seams import Channel
 from xproxy.record.recorder import Record
+from xproxy.tls.failures import UNEXPECTED_EOF
 from xproxy.xmpp.actions import (
     Action,
     Close,
@@ -46,6 +47,7 @@ from xproxy.xmpp.actions import (
     Send,
     StartTls,
     VerifyName,
+    Wake,
 )
 
 log = logging.getLogger(__name__)
@@ -268,7 +270,7 @@ class _Turns:
             self.hold(leg, Hold.BUSY)
             self._wake(leg.flow)
             return
-        truncated = isinstance(error, ssl.SSLEOFError) and not was_reset(leg.sock, error)
+        truncated = is_unannounced(error) and not was_reset(leg.sock, error)
         how = EndOfInput.TRUNCATED if truncated else EndOfInput.RESET
         if not truncated and not is_reset(error):
             reason = getattr(error, "reason", None) or errno.errorcode.get(error.errno or 0)
@@ -344,6 +346,8 @@ class _Turns:
                     if flow.close is None:
                         self._close(flow, action)
                     return
+                case Wake():
+                    pass  # the deadline is looked at below
                 case _:
                     assert_never(action)
         tick_ns = flow.core.next_tick_ns
@@ -359,12 +363,19 @@ def in_pieces(leg: Leg, data: bytes) -> Iterable[memoryview]:
         yield view[start : start + size]
 
 
-def was_reset(sock: socket.socket, error: ssl.SSLEOFError) -> bool:
+def is_unannounced(error: OSError) -> TypeGuard[ssl.SSLError]:
+    """Whether ``error`` says that TLS ended without close_notify, by FIN or RST."""
+    return isinstance(error, ssl.SSLEOFError) or (
+        isinstance(error, ssl.SSLError) and getattr(error, "reason", None) == UNEXPECTED_EOF
+    )
+
+
+def was_reset(sock: socket.socket, error: ssl.SSLError) -> bool:
     """Tell RST from a bare FIN: CPython says SSLEOFError to both.
 
     OpenSSL 3 gives a reason for the FIN; a failed read(2) has none, and the kernel knows what became of the connection.
     """
-    if error.reason == "UNEXPECTED_EOF_WHILE_READING":
+    if error.reason == UNEXPECTED_EOF:
         return False
     if not hasattr(socket, "TCP_INFO"):
         return error.reason is None
@@ -379,7 +390,7 @@ _TCP_CLOSE: Final = 7  # <netinet/tcp.h>; behind a FIN it would be CLOSE_WAIT
 
 def is_reset(error: OSError) -> bool:
     """Whether ``error`` says no more than that the peer is gone."""
-    return isinstance(error, ssl.SSLEOFError) or error.errno in (
+    return is_unannounced(error) or error.errno in (
         errno.ECONNRESET,
         errno.EPIPE,
         errno.ETIMEDOUT,

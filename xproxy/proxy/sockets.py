@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import ipaddress
-import resource
 import socket
 import struct
 from typing import Any, Final
@@ -59,14 +58,3 @@ def close_socket(sock: socket.socket, *, abruptly: bool = False) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABRUPT)
     with contextlib.suppress(OSError):  # the descriptor is gone in any case (close(2))
         sock.close()
-
-
-def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one; return what holds now: ``ProxyStarted.descriptors_max``."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError):  # some systems say infinity and do not mean it
-            return soft
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

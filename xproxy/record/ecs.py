@@ -14,6 +14,13 @@ from typing import Final, assert_never
 import attrs
 
 from xproxy.events import EVENT_TYPES, Endpoint, Event, Level
+from xproxy.events.account import (
+    AccountRemoved,
+    FastTokenIssued,
+    PasswordChanged,
+    RegistrationFailed,
+    RegistrationSucceeded,
+)
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -26,14 +33,17 @@ from xproxy.events.connection import (
     UpstreamFailed,
 )
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
+from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused, DialbackResult
 from xproxy.events.sasl import (
     ChannelBindingVerdict,
     SaslAborted,
+    SaslDowngrade,
     SaslFailed,
     SaslMalformed,
     SaslOffered,
     SaslStarted,
     SaslSucceeded,
+    UpstreamTampering,
 )
 from xproxy.events.session import (
     BindFailed,
@@ -44,7 +54,17 @@ from xproxy.events.session import (
     SmAnomaly,
     SmEnabled,
 )
-from xproxy.events.stanza import RequestFacts, StanzaError, StanzaFacts, StanzaRelayed
+from xproxy.events.stanza import (
+    CarbonsForged,
+    ClientFailureSuspected,
+    IqTimeout,
+    IqUnhandled,
+    MucJoinFailed,
+    RequestFacts,
+    StanzaError,
+    StanzaFacts,
+    StanzaRelayed,
+)
 from xproxy.events.stream import (
     InspectionLost,
     RedirectOffered,
@@ -73,6 +93,7 @@ CATEGORY_TYPES: Final = {
     "authentication": frozenset({"start", "end", "info"}),
     "session": frozenset({"start", "end", "info"}),
     "configuration": frozenset({"access", "change", "creation", "deletion", "info"}),
+    "iam": frozenset({"admin", "change", "creation", "deletion", "group", "info", "user"}),
     "intrusion_detection": frozenset({"allowed", "denied", "info"}),
     "process": frozenset({"access", "change", "end", "info", "start"}),
 }
@@ -102,6 +123,7 @@ _NETWORK = ("network",)
 _PROTOCOL = ("protocol",)
 _AUTHENTICATION = ("authentication",)
 _SESSION = ("session",)
+_IAM = ("iam",)
 _DENIED = (("network", "intrusion_detection"), ("protocol", "denied"))
 _OK, _NO = ("success",), ("failure",)
 _CLIENT = ("source.ip", "source.port", "client.ip", "client.port", "xproxy.listener.ip", "xproxy.listener.port")
@@ -207,6 +229,12 @@ SHAPES: Final[dict[type[Event], Shape]] = {
         ("info",),
         ("xmpp.sasl.gs2_flag", "xproxy.channel_binding.prediction", "event.reason"),
     ),
+    SaslDowngrade: Shape(("authentication", "intrusion_detection"), ("info",), ("xmpp.sasl.downgrade.kind",)),
+    UpstreamTampering: Shape(
+        ("authentication", "intrusion_detection"),
+        ("info",),
+        ("xproxy.tampering.kind", "xproxy.tampering.expected", "xproxy.tampering.signed"),
+    ),
     ResourceBound: Shape(_SESSION, ("start",), ("xmpp.jid", "xmpp.jid_source"), _OK),
     BindFailed: Shape(_SESSION, ("start",), ("xmpp.error.condition_known",), _NO),
     SessionEstablished: Shape(_SESSION, ("start",), ("xmpp.session.how", "event.duration"), _OK),
@@ -214,6 +242,38 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     SessionResumed: Shape(_SESSION, ("start",), ("xmpp.sm.id_hash",), _OK),
     SessionResumeFailed: Shape(_SESSION, ("start",), (), _NO),
     SmAnomaly: Shape(_SESSION, ("info",), ("xmpp.sent_by", "xmpp.sm.anomaly"), _NO),
+    RegistrationSucceeded: Shape(_IAM, ("user", "creation"), ("event.duration",), _OK),
+    RegistrationFailed: Shape(
+        _IAM, ("user", "info"), ("event.duration", "xmpp.request.purpose", "xmpp.error.condition_known"), _NO
+    ),
+    PasswordChanged: Shape(_IAM, ("user", "change"), ("event.duration",), _OK),
+    AccountRemoved: Shape(_IAM, ("user", "deletion"), ("event.duration",), _OK),
+    FastTokenIssued: Shape(_IAM, ("user", "info"), ("xmpp.fast.requested",), _OK),
+    IqTimeout: Shape(
+        _NETWORK,
+        _PROTOCOL,
+        ("xmpp.request.sent_by", "xmpp.request.responder", "xmpp.request.age_ns", "xmpp.request.threshold_ns"),
+        _NO,
+    ),
+    IqUnhandled: Shape(_NETWORK, _PROTOCOL, ("xmpp.sent_by", "xmpp.stanza.kind"), _NO),
+    MucJoinFailed: Shape(_NETWORK, _PROTOCOL, ("xmpp.muc.kind", "xmpp.muc.by_actor", "event.reason"), _NO),
+    ClientFailureSuspected: Shape(
+        _NETWORK,
+        _PROTOCOL,
+        ("xmpp.suspicion.kind", "xmpp.suspicion.confidence", "xmpp.suspicion.occurrences"),
+        ("unknown",),
+    ),
+    CarbonsForged: Shape(
+        ("network", "intrusion_detection"), ("protocol", "info"), ("xmpp.sent_by", "xmpp.carbons.direction")
+    ),
+    DialbackResult: Shape(
+        _AUTHENTICATION,
+        ("info",),
+        ("xmpp.sent_by", "xmpp.dialback.element", "xmpp.dialback.verdict"),
+        ("success", "failure"),
+    ),
+    ComponentAuthenticated: Shape(_AUTHENTICATION, ("end",), ("event.duration",), _OK),
+    ComponentRefused: Shape(_AUTHENTICATION, ("end",), ("xmpp.error.condition_known",), _NO),
     StanzaError: Shape(
         _NETWORK,
         _PROTOCOL,
@@ -471,6 +531,12 @@ def facts_of(event: Event) -> Facts:
                 "xmpp.sasl.channel_binding": event.channel_binding,
                 "xmpp.sasl.initial_response_bytes": event.initial_response_bytes,
                 "xmpp.sasl.encoding": event.encoding,
+                "xmpp.sasl.user_agent_hash": event.user_agent_hash,
+                "xmpp.sasl.software": event.software,
+                "xmpp.sasl.inline": event.inline,
+                "xmpp.fast.used": event.by_token or None,
+                "xmpp.fast.invalidated": event.token_invalidated or None,
+                "xmpp.fast.mechanism": event.token_requested,
             }
         case SaslSucceeded():
             return {
@@ -482,6 +548,8 @@ def facts_of(event: Event) -> Facts:
                 "xmpp.sasl.authzid": event.authzid,
                 "xmpp.sasl.rounds": event.rounds,
                 "xmpp.sasl.iterations": event.iterations,
+                "xmpp.sasl.tasks": event.tasks,
+                "xmpp.sasl.authorization_id": event.authorization_id,
             }
         case SaslFailed():
             return {
@@ -498,6 +566,7 @@ def facts_of(event: Event) -> Facts:
                 "xmpp.sasl.authzid": event.authzid,
                 "xmpp.sasl.rounds": event.rounds,
                 "xmpp.sasl.iterations": event.iterations,
+                "xmpp.sasl.tasks": event.tasks,
                 "xproxy.cause": event.cause,
             }
         case SaslAborted():
@@ -582,6 +651,126 @@ def facts_of(event: Event) -> Facts:
                 "xmpp.sm.anomaly": event.kind,
                 "xmpp.sm.handled": event.handled,
                 "xmpp.sm.sent": event.sent,
+            }
+        case SaslDowngrade():
+            return {
+                "xmpp.sasl.mechanism": event.mechanism,
+                "xmpp.sasl.downgrade.kind": event.kind,
+                "xmpp.sasl.downgrade.previous": event.previous,
+                "xmpp.sasl.downgrade.missing": event.missing,
+            }
+        case UpstreamTampering():
+            return {
+                "xmpp.sasl.mechanism": event.mechanism,
+                "xproxy.tampering.kind": event.kind,
+                "xproxy.tampering.expected": event.expected,
+                "xproxy.tampering.signed": event.signed,
+            }
+        case RegistrationSucceeded():
+            return {
+                "event.outcome": "success",
+                "event.duration": event.duration_ns,
+                "xmpp.request.purpose": "register",
+                "xmpp.request.fields": event.fields,
+            }
+        case RegistrationFailed():
+            return {
+                "event.outcome": "failure",
+                "event.duration": event.duration_ns,
+                "error.code": event.condition,
+                "error.type": event.type,
+                "error.message": event.text,
+                "xmpp.error.condition_known": event.condition_known,
+                "xmpp.error.application_conditions": event.application_conditions,
+                "xmpp.error.legacy_code": event.code,
+                "xmpp.error.text_bytes": event.text_bytes,
+                "xmpp.request.purpose": event.purpose,
+                "xmpp.request.fields": event.fields,
+            }
+        case PasswordChanged():
+            return {
+                "event.outcome": "success",
+                "event.duration": event.duration_ns,
+                "xmpp.request.purpose": "password-change",
+            }
+        case AccountRemoved():
+            return {
+                "event.outcome": "success",
+                "event.duration": event.duration_ns,
+                "xmpp.request.purpose": "account-remove",
+            }
+        case FastTokenIssued():
+            return {
+                "event.outcome": "success",
+                "xmpp.fast.requested": event.requested,
+                "xmpp.fast.mechanism": event.mechanism,
+                "xmpp.fast.expires": event.expires,
+            }
+        case IqTimeout():
+            return {
+                "event.outcome": "failure",
+                **_request(event.request),
+                "xmpp.request.responder": event.request.sent_by.other.value,
+                "xmpp.request.id_hash": event.id_hash,
+                "xmpp.request.peer": event.peer,
+                "xmpp.request.threshold_ns": event.threshold_ns,
+            }
+        case IqUnhandled():
+            return {
+                "event.outcome": "failure",
+                "xmpp.sent_by": "client",
+                **_stanza(event.stanza),
+                "xmpp.stanza.unhandled": event.payload,
+                **_request(event.request),
+            }
+        case MucJoinFailed():
+            return {
+                "event.outcome": "failure",
+                "event.reason": event.reason,
+                "error.code": event.condition,
+                "error.type": event.type,
+                "xmpp.error.condition_known": event.condition_known,
+                "xmpp.error.text_bytes": event.text_bytes,
+                "xmpp.muc.kind": event.kind,
+                "xmpp.muc.room": event.room,
+                "xmpp.muc.status_codes": event.status_codes,
+                "xmpp.muc.by_actor": event.by_actor,
+            }
+        case ClientFailureSuspected():
+            return {
+                "event.outcome": "unknown",
+                "xmpp.suspicion.kind": event.kind,
+                "xmpp.suspicion.confidence": event.confidence,
+                "xmpp.suspicion.payload": event.payload,
+                "xmpp.suspicion.fingerprint": event.fingerprint,
+                "xmpp.suspicion.delay_ns": event.delay_ns,
+                "xmpp.suspicion.occurrences": event.occurrences,
+            }
+        case CarbonsForged():
+            return {
+                "xmpp.sent_by": "server",
+                "xmpp.carbons.direction": event.direction,
+                **_stanza(event.stanza),
+            }
+        case DialbackResult():
+            return {
+                "event.outcome": "success" if event.verdict == "valid" else "failure",
+                "error.code": event.condition,
+                "xmpp.sent_by": event.sent_by.value,
+                "xmpp.dialback.element": event.element,
+                "xmpp.dialback.verdict": event.verdict,
+                "xmpp.dialback.from": event.from_,
+                "xmpp.dialback.to": event.to,
+            }
+        case ComponentAuthenticated():
+            return {"event.outcome": "success", "event.duration": event.duration_ns, "xmpp.domain": event.domain}
+        case ComponentRefused():
+            return {
+                "event.outcome": "failure",
+                "event.duration": event.duration_ns,
+                "error.code": event.condition,
+                "xmpp.error.condition_known": event.condition_known,
+                "xmpp.domain": event.domain,
             }
         case ProxyStarted():
             return {
@@ -681,6 +870,9 @@ def _request(request: RequestFacts | None) -> dict[str, Value]:
         "xmpp.request.type": request.type,
         "xmpp.request.payload": request.payload,
         "xmpp.request.age_ns": request.age_ns,
+        "xmpp.request.purpose": request.purpose,
+        "xmpp.request.fields": request.fields,
+        "xmpp.request.late": request.late or None,
     }
 
 
@@ -688,6 +880,11 @@ def _totals(side: str, totals: DirectionTotals) -> dict[str, Value]:
     prefix = f"xproxy.from_{side}"
     return {
         f"{prefix}.stanzas": totals.stanzas,
+        f"{prefix}.messages": totals.messages,
+        f"{prefix}.presences": totals.presences,
+        f"{prefix}.iqs": totals.iqs,
+        f"{prefix}.acks": totals.acks or None,
+        f"{prefix}.late_answers": totals.late_answers or None,
         f"{prefix}.errors": totals.errors,
         f"{prefix}.closing_tag": totals.closing_tag,
         f"{prefix}.end": totals.end.value if totals.end is not None else None,

@@ -7,6 +7,8 @@ change from one record to the next is nested and cleaned once and then shared by
 **Who the client is.** ``xmpp.jid_source`` rises: stream-from (a claim in a header) < sasl-claimed (a claim in a login)
 < sasl-success (the server accepted that login) < bind-result or resumed (the server named the session). Only from
 sasl-success on the user is proven. A new login attempt replaces the claim of the last one, also by nothing.
+
+**What is said of him** is ``identities.py``'s business: facts are known in clear here and covered as they are written.
 """
 
 import enum
@@ -18,6 +20,7 @@ import orjson
 
 from xproxy.events import EVENT_TYPES, Event, Level, Side
 from xproxy.events.connection import ConnectionAccepted, UpstreamConnected
+from xproxy.events.delegates import delegates_of
 from xproxy.events.sasl import SaslStarted, SaslSucceeded
 from xproxy.events.session import ResourceBound, SessionEstablished
 from xproxy.events.stream import StreamOpened
@@ -26,6 +29,7 @@ from xproxy.jid import Jid
 from xproxy.record.document import Document, Facts, Value, timestamp, write_facts
 from xproxy.record.ecs import SHAPES, client_facts, dataset_of, facts_of, level_name, server_facts
 from xproxy.record.fields import ECS_VERSION
+from xproxy.record.identities import Identities
 
 
 @attrs.frozen(kw_only=True)
@@ -54,10 +58,15 @@ class Record:
 class SessionRecorder:
     """Makes the records of one session. Not thread-safe; belongs to the session's task."""
 
-    __slots__ = ("_base", "_identities", "_known", "_number", "_template", "_to", "_trace_id")
+    __slots__ = ("_base", "_cover", "_generation", "_identities", "_known", "_number", "_template", "_to", "_trace_id")
 
-    def __init__(self, *, trace_id: str, observer: Observer) -> None:
-        """``trace_id``: 32 lower-case hex digits, random, not all zero (W3C trace context)."""
+    def __init__(self, *, trace_id: str, observer: Observer, identities: Identities | None = None) -> None:
+        """``trace_id``: 32 lower-case hex digits, random, not all zero (W3C trace context).
+
+        ``identities``: what is done to them; None: they are written as they are.
+        """
+        self._cover = identities
+        self._generation = 0
         self._trace_id = trace_id
         self._number = 0
         self._to: str | None = None
@@ -69,11 +78,17 @@ class SessionRecorder:
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``, which happened at ``at_ns`` (UTC, ns since the epoch)."""
         self._learn(event)
+        cover = self._cover
+        if cover is not None:
+            cover.reach(at_ns)
+            if cover.generation != self._generation:
+                self._generation = cover.generation
+                self._template = None
         if self._template is None:
             self._template = dict(self._base)
-            write_facts(self._template, self._known)
+            write_facts(self._template, self._known if cover is None else {**cover.stamp, **cover.apply(self._known)})
         self._number += 1
-        return _record(event, at_ns, f"{self._trace_id}-{self._number}", self._template)
+        return _record(event, at_ns, f"{self._trace_id}-{self._number}", self._template, cover)
 
     def _learn(self, event: Event) -> None:
         match event:
@@ -122,7 +137,7 @@ class SessionRecorder:
         known.update(changed)
         if adds_only and self._template is not None:
             self._template = dict(self._template)
-            write_facts(self._template, changed)
+            write_facts(self._template, changed if self._cover is None else self._cover.apply(changed))
         else:
             self._template = None
 
@@ -143,30 +158,37 @@ class SessionRecorder:
             return
         best = max(self._identities, default=None)
         known = self._identities[best] if best is not None else _NOBODY
-        self._know(
-            {
-                "user.name": known.name,
-                "user.domain": known.domain,
-                "xmpp.jid": known.jid,
-                "xmpp.jid_source": best.name.lower().replace("_", "-") if best is not None else None,
-            }
-        )
+        facts: dict[str, Value] = {
+            "user.name": known.name,
+            "user.domain": known.domain,
+            "xmpp.jid": known.jid,
+            "xmpp.jid_source": best.name.lower().replace("_", "-") if best is not None else None,
+        }
+        if self._cover is not None:
+            facts["user.hash"] = f"{known.name}@{known.domain}" if known.name and known.domain else None
+        self._know(facts)
 
 
 class ProxyRecorder:
     """Makes the records of events that belong to no session. Not thread-safe."""
 
-    __slots__ = ("_boot_id", "_number", "_template")
+    __slots__ = ("_boot_id", "_cover", "_number", "_template")
 
-    def __init__(self, *, observer: Observer) -> None:
+    def __init__(self, *, observer: Observer, identities: Identities | None = None) -> None:
         self._boot_id = observer.boot_id
+        self._cover = identities
         self._number = 0
         self._template = _base_of(observer)
 
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``, which happened at ``at_ns`` (UTC, ns since the epoch)."""
         self._number += 1
-        return _record(event, at_ns, f"{self._boot_id}-{self._number}", self._template)
+        template = self._template
+        if (cover := self._cover) is not None:
+            cover.reach(at_ns)
+            template = dict(template)
+            write_facts(template, cover.stamp)
+        return _record(event, at_ns, f"{self._boot_id}-{self._number}", template, cover)
 
 
 class _Source(enum.IntEnum):
@@ -241,8 +263,11 @@ def _envelope_of(event_type: type[Event]) -> tuple[Document, Document]:
 _ENVELOPES: Final = {event_type: _envelope_of(event_type) for event_type in EVENT_TYPES}
 
 
-def _record(event: Event, at_ns: int, event_id: str, template: Document) -> Record:
+def _record(event: Event, at_ns: int, event_id: str, template: Document, cover: Identities | None) -> Record:
     top, constant = _ENVELOPES[type(event)]
     document = {"@timestamp": timestamp(at_ns), **top, "event": {"id": event_id, **constant}, **template}
-    write_facts(document, facts_of(event))
+    facts = facts_of(event)
+    if delegates := delegates_of(event):
+        facts = {**facts, "xmpp.delegate": delegates}
+    write_facts(document, facts if cover is None else cover.apply(facts))
     return Record(document, event.level, event.action)

@@ -50,6 +50,7 @@ _CONSTRAINTS: Final[dict[str, dict[str, Any]]] = {
     "observer.type": {"const": "proxy"},
     "xmpp.sent_by": {"enum": ["client", "server"]},
     "xmpp.jid_source": {"enum": ["stream-from", "sasl-claimed", "sasl-success", "bind-result", "resumed"]},
+    "xproxy.identities.mode": {"enum": ["pseudonym", "omit"]},
     "xproxy.leg": {"enum": ["client", "server"]},
 }
 
@@ -142,7 +143,15 @@ def _action(event_type: type[Event]) -> Schema:
             action["properties"]["trace"] = False
         case Scope.EITHER:
             pass
-    _require(action, required)
+    # What tells of a person or machine may be missing where identities are left out.
+    always = [name for name in required if FIELDS[name].identity is None]
+    _require(action, always)
+    if covered := [name for name in required if FIELDS[name].identity is not None]:
+        action["if"] = {"properties": {}}
+        _at(action["if"], ("xproxy", "identities"))["properties"]["mode"] = {"const": "omit"}
+        _require(action["if"], ["xproxy.identities.mode"])
+        action["else"] = {}
+        _require(action["else"], covered)
     return action
 
 

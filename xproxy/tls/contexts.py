@@ -153,6 +153,9 @@ def _client_leg(files: LeafFiles, version: int, alpn: str | None) -> ssl.SSLCont
 
 def _harden(context: ssl.SSLContext) -> None:
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # COMPAT(CPython before 3.11.3, its issue 95494): it sets this option, and a bare FIN reads as close_notify. Passed
+    # on in kind, a client that lost its network would seem to leave in form, and its session could not be resumed.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
 
 
 def _set_versions(context: ssl.SSLContext, low: int, high: int) -> None:

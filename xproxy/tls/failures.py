@@ -30,6 +30,9 @@ class HandshakeRefused(Exception):  # noqa: N818 - a decision, not a fault
         return f"{self.failure.value}: {self.detail}" if self.detail else self.failure.value
 
 
+UNEXPECTED_EOF: Final = "UNEXPECTED_EOF_WHILE_READING"
+"""OpenSSL's reason for a FIN without close_notify. Before CPython 3.11.3 it comes as a plain ``ssl.SSLError``."""
+
 # X509_V_ERR_* of <openssl/x509_vfy.h>; a code that is not here makes the certificate "invalid".
 _VERIFY_CODES: Final = {
     2: TlsFailure.CERTIFICATE_UNTRUSTED,  # unable to get issuer certificate
@@ -94,7 +97,8 @@ _NO_COMMON_VERSION: Final = frozenset(
 _NOT_TLS: Final = frozenset(
     {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "UNKNOWN_PROTOCOL", "NOT_SSL_RECORD_TYPE"}
 )
-_CLOSED: Final = frozenset({"UNEXPECTED_EOF_WHILE_READING", "SSL_HANDSHAKE_FAILURE_EOF"})
+_CLOSED: Final = frozenset({UNEXPECTED_EOF, "SSL_HANDSHAKE_FAILURE_EOF"})
+_CLOSED_DETAIL: Final = "the peer closed the connection during the handshake"
 
 
 def classify(verify_code: int) -> tuple[TlsFailure, str]:
@@ -147,7 +151,7 @@ def _read(exc: BaseException, leg: Side) -> tuple[TlsFailure, str | None, str | 
         case ssl.SSLCertVerificationError():
             return classify(exc.verify_code)[0], None, exc.verify_message
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError() | EOFError():
-            return TlsFailure.CLOSED, None, "the peer closed the connection during the handshake"
+            return TlsFailure.CLOSED, None, _CLOSED_DETAIL
         case ssl.SSLSyscallError():
             return TlsFailure.CLOSED, None, "the connection failed during the handshake"
         case ssl.SSLError():
@@ -172,7 +176,7 @@ def _read_reason(exc: ssl.SSLError, leg: Side) -> tuple[TlsFailure, str | None, 
     if reason in _NOT_TLS:
         return TlsFailure.NOT_TLS, None, detail
     if reason in _CLOSED:
-        return TlsFailure.CLOSED, None, detail
+        return TlsFailure.CLOSED, None, _CLOSED_DETAIL
     return TlsFailure.OTHER, None, detail
 
 

@@ -58,6 +58,11 @@ class VerifyName:
     domain: str
 
 
+@attrs.frozen
+class Wake:
+    """``next_tick_ns`` is earlier than it was, though perhaps nothing else is to be done."""
+
+
 @attrs.frozen(kw_only=True)
 class Close:
     """End the session once the forwards before this action are sent: close both legs.
@@ -77,7 +82,7 @@ class Observe:
     event: Event
 
 
-Action = Forward | Send | Pause | Resume | StartTls | VerifyName | Close | Observe
+Action = Forward | Send | Pause | Resume | StartTls | VerifyName | Wake | Close | Observe
 
 
 class LegMode(enum.Enum):

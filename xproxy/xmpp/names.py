@@ -61,9 +61,12 @@ def warm() -> None:
 
 
 class NameBudget:
-    """New XML names one connection may add: both directions and all restarts together."""
+    """New XML names one connection may add: both directions and all restarts together.
 
-    __slots__ = ("_limits", "limit", "max", "slice_bytes", "used")
+    It is told of the login, so the other limits that are tighter before it are here too.
+    """
+
+    __slots__ = ("_limits", "limit", "max", "slice_bytes", "stanza_bytes_max", "stanza_limit", "used")
 
     def __init__(self, limits: StreamLimits) -> None:
         warm()
@@ -72,9 +75,13 @@ class NameBudget:
         self.max = limits.names_before_login_max
         self.limit = "stream.names_before_login_max"  # the configuration key of ``max``
         self.slice_bytes = limits.slice_before_login_bytes  # the most a reader may feed at once
+        self.stanza_bytes_max = min(limits.stanza_before_login_bytes_max, limits.stanza_bytes_max)
+        self.stanza_limit = "stream.stanza_before_login_bytes_max"  # the configuration key of ``stanza_bytes_max``
 
     def logged_in(self) -> None:
         """Give the connection the allowance of an authenticated one."""
         self.max = self._limits.names_max
         self.limit = "stream.names_max"
         self.slice_bytes = SLICE_BYTES
+        self.stanza_bytes_max = self._limits.stanza_bytes_max
+        self.stanza_limit = "stream.stanza_bytes_max"

@@ -12,7 +12,7 @@ from lxml import etree
 
 from xproxy.events.sasl import SaslOffered
 from xproxy.events.stream import StreamFeatures
-from xproxy.xmpp import ns
+from xproxy.xmpp import ns, sasl2
 from xproxy.xmpp.stanza import element_text
 
 TRAILING_WHITESPACE_MAX: Final = 16
@@ -25,11 +25,8 @@ PROCEED: Final = f"{{{ns.TLS}}}proceed"
 FAILURE: Final = f"{{{ns.TLS}}}failure"
 FEATURES: Final = f"{{{ns.STREAMS}}}features"
 
-_MECHANISMS: Final = f"{{{ns.SASL}}}mechanisms"
 _MECHANISM: Final = f"{{{ns.SASL}}}mechanism"
-_CHANNEL_BINDINGS: Final = f"{{{ns.SASL_CB}}}sasl-channel-binding"
 _CHANNEL_BINDING: Final = f"{{{ns.SASL_CB}}}channel-binding"
-_LIMITS: Final = f"{{{ns.LIMITS}}}limits"
 _REQUIRED: Final = f"{{{ns.TLS}}}required"
 
 
@@ -38,7 +35,7 @@ class Features:
     """One ``<stream:features/>`` as events, plus what later steps ask of it."""
 
     seen: StreamFeatures
-    offered: SaslOffered | None
+    offers: tuple[SaslOffered, ...]  # one a profile
 
     @property
     def starttls_offered(self) -> bool:
@@ -50,6 +47,7 @@ def read_features(element: etree._Element) -> Features:
     """Read the features of RFC 6120 section 4.3.2; unknown children are named, never an error."""
     starttls = "none"
     mechanisms: tuple[str, ...] | None = None
+    sasl2_mechanisms: tuple[str, ...] | None = None
     bindings: tuple[str, ...] = ()
     stanza_bytes_max: int | None = None
     idle_seconds_max: int | None = None
@@ -63,6 +61,9 @@ def read_features(element: etree._Element) -> Features:
                 starttls = "required" if child.find(_REQUIRED) is not None else "offered"
             case "{urn:ietf:params:xml:ns:xmpp-sasl}mechanisms":
                 mechanisms = tuple(element_text(each).strip() for each in child.iterchildren(_MECHANISM))
+            case sasl2.AUTHENTICATION:
+                offer = sasl2.read_offer(child)
+                sasl2_mechanisms = offer.mechanisms + offer.fast_mechanisms
             case "{urn:xmpp:sasl-cb:0}sasl-channel-binding":
                 bindings = tuple(each.get("type", "") for each in child.iterchildren(_CHANNEL_BINDING))
             case "{urn:xmpp:stream-limits:0}limits":
@@ -74,10 +75,12 @@ def read_features(element: etree._Element) -> Features:
         stanza_bytes_max=stanza_bytes_max,
         idle_seconds_max=idle_seconds_max,
     )
-    offered = None
+    offers = []
     if mechanisms is not None:
-        offered = SaslOffered(profile="rfc6120", mechanisms=mechanisms, channel_bindings=bindings)
-    return Features(seen=seen, offered=offered)
+        offers.append(SaslOffered(profile="rfc6120", mechanisms=mechanisms, channel_bindings=bindings))
+    if sasl2_mechanisms is not None:
+        offers.append(SaslOffered(profile=sasl2.PROFILE, mechanisms=sasl2_mechanisms, channel_bindings=bindings))
+    return Features(seen=seen, offers=tuple(offers))
 
 
 def _number(parent: etree._Element, name: str) -> int | None:

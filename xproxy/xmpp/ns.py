@@ -22,6 +22,20 @@ CSI: Final = "urn:xmpp:csi:0"  # XEP-0352
 COMPRESS: Final = "http://jabber.org/protocol/compress"  # XEP-0138
 LIMITS: Final = "urn:xmpp:stream-limits:0"  # XEP-0478
 DIALBACK: Final = "jabber:server:dialback"  # XEP-0220
+BIND2: Final = "urn:xmpp:bind:0"  # XEP-0386
+BIND2_OLD: Final = "urn:xmpp:bind2:1"  # XEP-0386 before 0.4, still in the examples of XEP-0198 and XEP-0474
+FAST: Final = "urn:xmpp:fast:0"  # XEP-0484
+SASL_UPGRADE: Final = "urn:xmpp:sasl:upgrade:0"  # XEP-0480
+REGISTER: Final = "jabber:iq:register"  # XEP-0077
+ROSTER: Final = "jabber:iq:roster"  # RFC 6121 section 2
+IQ_AUTH: Final = "jabber:iq:auth"  # XEP-0078
+BLOCKING: Final = "urn:xmpp:blocking"  # XEP-0191
+UPLOAD: Final = "urn:xmpp:http:upload:0"  # XEP-0363
+CARBONS: Final = "urn:xmpp:carbons:2"  # XEP-0280
+MUC: Final = "http://jabber.org/protocol/muc"  # XEP-0045
+MUC_USER: Final = "http://jabber.org/protocol/muc#user"
+DATA_FORM: Final = "jabber:x:data"  # XEP-0004
+PING: Final = "urn:xmpp:ping"  # XEP-0199
 
 STANZA_KINDS: Final = frozenset({"iq", "message", "presence"})
 
@@ -124,6 +138,8 @@ KNOWN_NAMESPACES: Final = CONTENT | frozenset(
         COMPRESS,
         LIMITS,
         DIALBACK,
+        BIND2_OLD,
+        SASL_UPGRADE,
         "eu.siacs.conversations.axolotl",  # XEP-0384 before 0.4
         "http://jabber.org/features/compress",
         "http://jabber.org/features/iq-auth",

@@ -5,6 +5,9 @@ An answer belongs to a request by its id and its peer. The client's own server a
 Before the account is known nobody else can reach the client, and any address answers a request to home: some servers
 put the account's JID on the bind result, which is what first tells it.
 
+A request that is not answered in the time its sender waits is *expired*: it is told once, and kept so that a late
+answer is known for what it is. ``next_due_ns`` says when to look again; it may be early, never late.
+
 Memory is bounded whatever peers write: ``limit`` requests a direction, the oldest goes first, and an id or an address
 that is long is kept as a digest.
 """
@@ -20,20 +23,50 @@ from lxml import etree
 from xproxy.events import Side
 from xproxy.events.stanza import RequestFacts
 from xproxy.jid import Jid, JidError
+from xproxy.xmpp.evidence import answer_seconds
 from xproxy.xmpp.redact import child_names
 
 KEY_CHARS_MAX: Final = 128  # ids are UUIDs or shorter, addresses too; a digest stands for anything longer
 WITHOUT_ID_MAX: Final = 16  # register, iq-auth and bind: one or two at a time
 
 _HOME: Final = ""
+_NS: Final = 1_000_000_000
 
 
-@attrs.frozen
+@attrs.define
 class _Waiting:
     peer: str
+    to: str | None  # the peer as it was written, cut
+    id: str | None
     type: str | None
     payload: str | None
+    purpose: str | None
+    fields: tuple[str, ...]
     at_ns: int
+    threshold_ns: int
+    expired: bool = False
+
+    def facts(self, asker: Side, at_ns: int) -> RequestFacts:
+        """What the log says of the request."""
+        return RequestFacts(
+            sent_by=asker,
+            type=self.type,
+            payload=self.payload,
+            age_ns=at_ns - self.at_ns,
+            purpose=self.purpose,
+            fields=self.fields,
+            late=self.expired,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Expired:
+    """A request that was not answered in time."""
+
+    request: RequestFacts
+    id: str | None  # as sent, cut; a digest stands for a long one
+    peer: str | None  # who was to answer, as sent
+    threshold_ns: int
 
 
 class PendingRequests:
@@ -46,6 +79,7 @@ class PendingRequests:
         self._by_id: dict[Side, OrderedDict[tuple[str, str], _Waiting]] = {side: OrderedDict() for side in Side}
         # COMPAT(XMPPFramework): register, iq-auth and a second bind come without id; they are answered in order.
         self._without_id: dict[Side, deque[_Waiting]] = {side: deque() for side in Side}
+        self.next_due_ns: int | None = None
 
     def __len__(self) -> int:
         """Return the number of requests that wait, both directions together."""
@@ -59,21 +93,66 @@ class PendingRequests:
             self._account_known = True
             self._home |= {_address(str(account)), _address(str(account.bare)), _address(account.domain)}
 
+    def expired(self, at_ns: int) -> list[Expired]:
+        """Return the requests that have waited too long, each once."""
+        self.next_due_ns = None
+        found: list[Expired] = []
+        for asker in Side:
+            for waiting in (*self._by_id[asker].values(), *self._without_id[asker]):
+                if waiting.expired:
+                    continue
+                due_ns = waiting.at_ns + waiting.threshold_ns
+                if due_ns > at_ns:
+                    self._expect(due_ns)
+                    continue
+                facts = waiting.facts(asker, at_ns)
+                waiting.expired = True
+                found.append(Expired(request=facts, id=waiting.id, peer=waiting.to, threshold_ns=waiting.threshold_ns))
+            # In order, an answer that comes too late would be taken for that of the next one.
+            self._without_id[asker] = deque(each for each in self._without_id[asker] if not each.expired)
+        return found
+
+    def _expect(self, due_ns: int) -> None:
+        if self.next_due_ns is None or due_ns < self.next_due_ns:
+            self.next_due_ns = due_ns
+
     def clear(self) -> None:
         """Forget everything: nothing learnt in clear survives STARTTLS (RFC 6120 section 5.4.3.3)."""
         self._home = {_HOME}
         self._account_known = False
+        self.next_due_ns = None
         for side in Side:
             self._by_id[side].clear()
             self._without_id[side].clear()
 
-    def sent(self, side: Side, element: etree._Element, at_ns: int) -> bool:
+    def sent(
+        self,
+        side: Side,
+        element: etree._Element,
+        at_ns: int,
+        *,
+        purpose: str | None = None,
+        fields: tuple[str, ...] = (),
+    ) -> bool:
         """Remember a request; return True where the oldest of that side had to go for it."""
         names = child_names(element, 1)
+        payload = names[0] if names else None
         # The peer is whom the client talks to: its ``to``, and the ``from`` of what the server brings.
-        peer = _address(element.get("to" if side is Side.CLIENT else "from"))
-        waiting = _Waiting(peer, element.get("type"), names[0] if names else None, at_ns)
+        to = element.get("to" if side is Side.CLIENT else "from")
+        peer = _address(to)
         id_ = element.get("id")
+        waiting = _Waiting(
+            peer=peer,
+            to=to[:KEY_CHARS_MAX] if to else None,
+            id=_bounded(id_) if id_ else None,
+            type=element.get("type"),
+            payload=payload,
+            purpose=purpose,
+            fields=fields,
+            at_ns=at_ns,
+            threshold_ns=int(answer_seconds(payload) * _NS),
+        )
+        self._expect(at_ns + waiting.threshold_ns)
         if not id_:
             queue = self._without_id[side]
             queue.append(waiting)
@@ -103,7 +182,7 @@ class PendingRequests:
         )
         if waiting is None:
             return None
-        return RequestFacts(sent_by=asker, type=waiting.type, payload=waiting.payload, age_ns=at_ns - waiting.at_ns)
+        return waiting.facts(asker, at_ns)
 
     @staticmethod
     def _take(by_id: OrderedDict[tuple[str, str], _Waiting], id_: str, candidates: set[str]) -> _Waiting | None:

@@ -44,7 +44,7 @@ def scan_prolog(data: bytes, *, white_before: bool) -> Prolog:
         notes.append(ViolationKind.BYTE_ORDER_MARK)
     elif _BOM.startswith(data):
         return Prolog(end=None)
-    elif data[0] in b"\xfe\xff\x00" or data[1:2] == b"\x00":  # UTF-16 and UTF-32 in either order
+    elif data[0] in b"\xfe\xff\x00" or data.startswith(b"<\x00"):  # UTF-16 and UTF-32 in either order
         return Prolog(end=None, refusal=ViolationKind.ENCODING)
     if len(data) == skip:
         return Prolog(end=None)

@@ -6,6 +6,9 @@ here is decided the same way live and offline.
 **Two readers.** Each direction has its own ``StreamReader`` and restarts at its own byte, never because of the other:
 the server's stream right behind the ``>`` of proceed, success or compressed; the client's at an XML declaration or at
 a start tag with the root's name, because clients pipeline and send the next header before they have seen the answer.
+A server that accepts a login forgets what it has not finished reading. So nothing may stand open around that byte: a
+comment, a CDATA section or an element that swallows the next header for us would not do so for the server, and the
+whole session could hide in it.
 
 **Two ways of feeding.** Until the session is established the bytes go in piece by piece, each up to a ``>``: so the
 end of every element is known to the byte, which the boundaries of TLS and restarts depend on. After that a chunk goes
@@ -25,17 +28,19 @@ Component and s2s streams, legacy and SASL2 logins are recognised as far as is n
 """
 
 import enum
+import re
+from collections.abc import Iterable
 from typing import Final
 
-import attrs
 from lxml import etree
 
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.proxy import LimitReached
-from xproxy.events.session import BindFailed, ResourceBound, SessionEstablished, SessionResumed, SmAnomaly, SmEnabled
-from xproxy.events.stanza import RequestFacts, StanzaError, StanzaRelayed
+from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused
+from xproxy.events.session import ResourceBound, SessionEstablished, SessionResumed, SmAnomaly, SmEnabled
+from xproxy.events.stanza import ClientFailureSuspected, RequestFacts
 from xproxy.events.stream import (
     InspectionLost,
     LossScope,
@@ -56,15 +61,17 @@ from xproxy.events.tls import (
     TlsEstablished,
     TlsFailed,
 )
-from xproxy.jid import Jid, JidError
-from xproxy.xmpp import auth, negotiate, ns
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName
+from xproxy.jid import Jid
+from xproxy.xmpp import auth, negotiate, ns, sasl2
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName, Wake
 from xproxy.xmpp.auth import Authentication
+from xproxy.xmpp.bind import Binding
+from xproxy.xmpp.evidence import CHALLENGE_SECONDS_MAX
 from xproxy.xmpp.memory import Memory
-from xproxy.xmpp.pending import PendingRequests
-from xproxy.xmpp.redact import safe_name, skeleton
+from xproxy.xmpp.redact import safe_name
+from xproxy.xmpp.s2s import dialback_result
 from xproxy.xmpp.sm import StreamManagement, unsigned
-from xproxy.xmpp.stanza import element_text, read_conditions, read_error, stanza_facts
+from xproxy.xmpp.stanza import element_text, read_conditions
 from xproxy.xmpp.stream import (
     FirstLevelElement,
     Item,
@@ -77,26 +84,23 @@ from xproxy.xmpp.stream import (
     Violation,
     pieces,
 )
+from xproxy.xmpp.traffic import Traffic
 
 _ROOT: Final = f"{{{ns.STREAMS}}}stream"
 _STREAM_ERROR: Final = f"{{{ns.STREAMS}}}error"
 _STREAM_ERROR_CONDITION: Final = f"{{{ns.STREAM_ERRORS}}}"
 _BIND: Final = f"{{{ns.BIND}}}bind"
-_BIND_JID: Final = f"{{{ns.BIND}}}jid"
-_BIND_RESOURCE: Final = f"{{{ns.BIND}}}resource"
 _COMPRESSED: Final = f"{{{ns.COMPRESS}}}compressed"
-_SASL2_SUCCESS: Final = f"{{{ns.SASL2}}}success"
-_IQ_AUTH: Final = "{jabber:iq:auth}query"  # XEP-0078
 _COMPONENT_HANDSHAKE: Final = f"{{{ns.COMPONENT}}}handshake"
-_DIALBACK_RESULT: Final = f"{{{ns.DIALBACK}}}result"
-_SASL2_BOUND: Final = "{urn:xmpp:bind:0}bound"  # XEP-0386
-_RESUMED: Final = tuple(f"{{{namespace}}}resumed" for namespace in ns.SM)
 _TOO_HIGH: Final = tuple(f"{{{namespace}}}handled-count-too-high" for namespace in ns.SM)
 _SEE_OTHER_HOST: Final = f"{_STREAM_ERROR_CONDITION}see-other-host"
 
+_LOGINS: Final = frozenset({ns.SASL, ns.SASL2})
 _STANZAS: Final = {f"{{{content}}}{kind}": kind for content in ns.CONTENT for kind in ns.STANZA_KINDS}
 _WHITESPACE: Final = b" \t\r\n"
+_TAG_BEGIN: Final = re.compile(rb"<[^!?]")  # of an element or a closing tag: no comment, CDATA section, PI or text
 _NS_PER_SECOND: Final = 1_000_000_000
+_SILENCE_NS: Final = int(CHALLENGE_SECONDS_MAX * _NS_PER_SECOND)
 
 
 class Phase(enum.Enum):
@@ -138,20 +142,27 @@ class _Direction:
     """What one side has sent so far."""
 
     __slots__ = (
+        "acks",
         "bytes",
         "closing_tag",
         "content",
         "end",
         "errors",
         "held",
+        "iqs",
+        "is_restart_due",
         "last_at_ns",
+        "last_item",
         "last_name",
+        "late_answers",
+        "messages",
         "opaque",
         "opened",
+        "presences",
         "reader",
+        "restarted",
         "restarting",
         "side",
-        "stanzas",
     )
 
     def __init__(self, side: Side, reader: StreamReader) -> None:
@@ -159,16 +170,28 @@ class _Direction:
         self.reader = reader
         self.held = bytearray()  # the begin of a tag at an element boundary, not fed yet
         self.bytes = 0
-        self.stanzas = 0
+        self.messages = 0
+        self.presences = 0
+        self.iqs = 0
+        self.acks = 0  # of stream management, and requests for them
+        self.late_answers = 0  # to requests that had been given up
         self.errors = 0
         self.content: str | None = None  # the content namespace (RFC 6120 section 4.8.2)
         self.opened = False  # a header was seen since the connection or TLS began
         self.restarting: RestartReason | None = None  # why the next header is a restart
+        self.restarted = False  # a header came since the last <auth/>
+        self.is_restart_due = False  # the login succeeded, and the header has not come
         self.opaque = False  # relayed without being looked at
         self.closing_tag = False
         self.end: EndOfInput | None = None
         self.last_name: str | None = None
+        self.last_item: FirstLevelElement | None = None  # the last stanza, while it can be read: until the next feed
         self.last_at_ns = 0
+
+    @property
+    def stanzas(self) -> int:
+        """Stanzas of all kinds."""
+        return self.messages + self.presences + self.iqs
 
     def totals(self, at_ns: int) -> DirectionTotals:
         """What ``ConnectionClosed`` says of this direction."""
@@ -176,18 +199,17 @@ class _Direction:
         return DirectionTotals(
             bytes=self.bytes,
             stanzas=self.stanzas,
+            messages=self.messages,
+            presences=self.presences,
+            iqs=self.iqs,
+            acks=self.acks,
+            late_answers=self.late_answers,
             errors=self.errors,
             closing_tag=self.closing_tag,
             end=self.end,
             last_element=None if name is None else safe_name(name),
             last_element_age_ms=None if name is None else (at_ns - self.last_at_ns) // 1_000_000,
         )
-
-
-@attrs.define
-class _BindRequest:
-    resource: str | None
-    at_ns: int
 
 
 class Session:
@@ -209,26 +231,28 @@ class Session:
         names = NameBudget(limits)
         self._names = names
         self._memory = memory if memory is not None else Memory()
-        self._stanza_bytes_max = limits.stanza_bytes_max
         self._policy = policy
         self._debug = policy.debug_events
         self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
         self._server = _Direction(Side.SERVER, StreamReader(limits=limits, names=names))
         self._phase: Phase = Phase.SECURING if mode is LegMode.DIRECT_TLS else Phase.NEGOTIATING
         self._begun_at_ns = at_ns
-        self._auth = Authentication(server_text=policy.server_text)
+        self._auth = Authentication(server_text=policy.server_text, key=policy.correlation_key, memory=self._memory)
         self._sm = StreamManagement(
             key=policy.correlation_key,
             sent_by_client=lambda: self._client.stanzas,
             sent_by_server=lambda: self._server.stanzas,
         )
-        self._pending = PendingRequests(limits.pending_requests_max)
-        self._bind: _BindRequest | None = None
+        self._traffic = Traffic(policy=policy, memory=self._memory, pending_max=limits.pending_requests_max)
+        self._binding = Binding(server_text=policy.server_text)
         self._jid: Jid | None = None  # as bound or resumed
         self._features: negotiate.Features | None = None
         self._secure = False
         self._verified_name: str | None = None  # the name the server's certificate was compared with
         self._stream_error = False
+        self._success_at_ns: int | None = None  # the login succeeded, and the client has not begun its next stream
+        self._handshake_at_ns: int | None = None  # a component's
+        self._refused_at_ns: int | None = None  # the server sent what is no XML to us, and perhaps not to the client
         self._cause: CloseCause | None = None
         self._initiator: Side | None = None
         self._first_closing: Side | None = None  # whose closing tag came first
@@ -236,7 +260,8 @@ class Session:
         self._then: list[Action] = []  # ... and what follows its bytes
         self.domain: str | None = policy.domain
         self.established = False  # fast feeding and full name allowance from here on
-        self.next_tick_ns: int | None = at_ns + int(policy.negotiation_seconds_max * _NS_PER_SECOND)
+        self._end_due_ns: int | None = at_ns + int(policy.negotiation_seconds_max * _NS_PER_SECOND)
+        self.next_tick_ns: int | None = self._end_due_ns  # may be early, never late
 
     # Inputs ----------------------------------------------------------------------------------------------------
 
@@ -250,6 +275,7 @@ class Session:
             return [Forward(data)]
         if not self.established:
             return self._receive_exactly(direction, data, at_ns)
+        direction.last_item = None
         items = direction.reader.feed(data)
         if not items:
             return [Forward(data)]
@@ -296,8 +322,12 @@ class Session:
         if direction.closing_tag and not again and not other.closing_tag and other.end is None:
             if self._phase is not Phase.CLOSING:
                 self._step(_Step.HALF_ENDED)
-            self.next_tick_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
+            self._end_due_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
+            self._arm()
             return self._taken()
+        if direction is self._client and self.established and not direction.closing_tag:
+            gone = self._traffic.client_gone(at_ns, other.last_item, other.last_at_ns, self._refused_at_ns)
+            self._observe_all(gone)
         self._close(self._cause_of_end(direction, other), self._first_closing or side, how)
         return self._taken()
 
@@ -305,13 +335,50 @@ class Session:
         """The time ``next_tick_ns`` has come."""
         if self.next_tick_ns is None or at_ns < self.next_tick_ns or self._over():
             return []
-        self.next_tick_ns = None
-        if self._phase is Phase.CLOSING:
-            cause = CloseCause.STREAM_ERROR if self._stream_error else CloseCause.STREAM_CLOSED
-            self._close(cause, self._first_closing, EndOfInput.TRUNCATED)
-        else:
-            self._close(CloseCause.NEGOTIATION_TIMEOUT, None, EndOfInput.TRUNCATED)
+        if self._end_due_ns is not None and self._end_due_ns <= at_ns:
+            if self._phase is Phase.CLOSING:
+                cause = CloseCause.STREAM_ERROR if self._stream_error else CloseCause.STREAM_CLOSED
+                self._close(cause, self._first_closing, EndOfInput.TRUNCATED)
+            else:
+                self._close(CloseCause.NEGOTIATION_TIMEOUT, None, EndOfInput.TRUNCATED)
+            return self._taken()
+        self._observe_all(self._traffic.unanswered(at_ns))
+        self._observe_all(self._sm.overdue(at_ns))
+        self._observe_all(self._silences(at_ns))
+        self.next_tick_ns = self._next_due_ns()
         return self._taken()
+
+    def _next_due_ns(self) -> int | None:
+        silences = (self._auth.challenged_at_ns, self._success_at_ns)
+        dues = (
+            self._end_due_ns,
+            self._traffic.next_due_ns,
+            self._sm.next_due_ns,
+            *(None if since is None else since + _SILENCE_NS for since in silences),
+        )
+        return min((due for due in dues if due is not None), default=None)
+
+    def _arm(self) -> None:
+        """See that ``tick`` comes in time. The relay is told of an earlier deadline, never of a later one."""
+        due_ns = self._next_due_ns()
+        if due_ns is not None and (self.next_tick_ns is None or due_ns < self.next_tick_ns):
+            self.next_tick_ns = due_ns
+            self._now(Wake())
+
+    def _silences(self, at_ns: int) -> list[Event]:
+        """A client that has the word in a login and does not take it has refused something without saying so.
+
+        XMPPFramework stays silent behind a challenge of few iterations and behind a success whose proof is wrong.
+        """
+        events: list[Event] = []
+        challenged_ns, success_ns = self._auth.challenged_at_ns, self._success_at_ns
+        if challenged_ns is not None and challenged_ns + _SILENCE_NS <= at_ns:
+            self._auth.challenged_at_ns = None
+            events.append(_silence("challenge-unanswered", at_ns - challenged_ns))
+        if success_ns is not None and success_ns + _SILENCE_NS <= at_ns:
+            self._success_at_ns = None
+            events.append(_silence("success-ignored", at_ns - success_ns))
+        return events
 
     def close(self, cause: CloseCause, at_ns: int) -> list[Action]:
         """The proxy ends the session."""
@@ -342,7 +409,9 @@ class Session:
             for item in self._feed_exactly(direction, piece):
                 self._item(direction, item, at_ns)
                 if self._over():
-                    return self._taken(data[:done])
+                    break
+            if self._over():
+                return self._taken(data[:done])
             done += len(piece)
             if self._phase is Phase.STARTTLS_ASKED and direction is self._client:
                 return self._hold_client(data, done)
@@ -372,7 +441,14 @@ class Session:
         if held.endswith(b">"):
             if reader.opens_stream(bytes(held)):
                 self._restart_by_peer(direction)
-        elif len(held) <= self._stanza_bytes_max:
+            elif direction.is_restart_due and not held.startswith(b"</"):
+                # RFC 6120 section 6.4.6: the client begins a new stream; or it leaves.
+                self._lost(direction, LossScope.STREAM, "restart-missing", reader.offset)
+                return items
+            elif direction is self._client and self._auth.in_progress and not _TAG_BEGIN.match(held):
+                self._lost(direction, LossScope.STREAM, "no-element-in-login", reader.offset)
+                return items
+        elif len(held) <= self._names.stanza_bytes_max:
             return items
         items += reader.feed(bytes(held))
         held.clear()
@@ -414,7 +490,7 @@ class Session:
                 self._first_closing = self._first_closing or direction.side
                 self._observe(StreamClosed(sent_by=direction.side))
             case Violation():
-                self._violation(direction, item)
+                self._violation(direction, item, at_ns)
             case StreamLimit():
                 self._limit(direction, item)
 
@@ -446,9 +522,12 @@ class Session:
         direction.content = header.namespaces.get(None)
         direction.restarting = None
         direction.closing_tag = False
+        direction.is_restart_due = False
+        direction.restarted = True
         if side is Side.CLIENT:
             self.domain = to or self._policy.domain
-            self._pending.know(domain=self.domain)
+            self._success_at_ns = None
+            self._traffic.know(domain=self.domain)
             if self._secure and to and to != self._verified_name:
                 # The certificate was judged by the SNI; the stream is for another name (RFC 6120 section 13.7.2).
                 self._verified_name = to
@@ -460,11 +539,13 @@ class Session:
             direction.restarting = RestartReason.SASL
         direction.reader.restart()
 
-    def _violation(self, direction: _Direction, item: Violation) -> None:
+    def _violation(self, direction: _Direction, item: Violation, at_ns: int) -> None:
         side, kind = direction.side, item.kind.value
         self._observe(StreamViolation(sent_by=side, kind=kind, offset=item.offset))
         if item.severity is Severity.NOTE:
             return
+        if direction is self._server:
+            self._refused_at_ns = at_ns
         scope = LossScope.ELEMENT if item.severity is Severity.ELEMENT else LossScope.STREAM
         self._lost(direction, scope, kind, item.offset, item.octets)
 
@@ -506,123 +587,83 @@ class Session:
         name = str(element.tag)
         direction.last_name = name
         direction.last_at_ns = at_ns
+        if not self.established and direction is self._client and next(element.iter(_ROOT), None) is not None:
+            self._lost(direction, LossScope.STREAM, "nested-root", item.offset)  # to the server it may be a new stream
+            return
         kind = _STANZAS.get(name)
         if kind is None:
             self._nonza(direction, item, name, at_ns)
             return
-        direction.stanzas += 1
-        is_error = element.get("type") == "error"
-        if is_error:
+        direction.last_item = item
+        if element.get("type") == "error":
             direction.errors += 1
-        if kind == "iq":
-            self._iq(direction, item, at_ns)
+        if kind == "message":
+            direction.messages += 1
+            self._observe_all(self._traffic.message(direction.side, item))
+        elif kind == "presence":
+            direction.presences += 1
+            self._observe_all(self._traffic.presence(direction.side, item))
         else:
-            if is_error:
-                self._stanza_error(direction, item, at_ns)
-            elif self._debug:
-                self._relayed(direction, item)
-            if not self.established and direction is self._server:
-                self._ready("observed", None, at_ns)  # only a live session is sent messages and presence
+            direction.iqs += 1
+            self._iq(direction, item, at_ns)
+            return
+        if not self.established and direction is self._server and element.get("type") != "error":
+            # Only a live session is sent messages and presence. An error may be the client's own stanza, sent back.
+            self._ready("observed", None, at_ns)
 
     def _iq(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
-        element = item.element
-        type_ = element.get("type")
-        if type_ in ("get", "set"):
+        element, side = item.element, direction.side
+        if element.get("type") in ("get", "set"):
             if not self.established and direction is self._client:
-                bind = element.find(_BIND)
-                if bind is not None:
-                    resource = bind.find(_BIND_RESOURCE)
-                    self._bind = _BindRequest(None if resource is None else element_text(resource) or None, at_ns)
-            self._pending.sent(direction.side, element, at_ns)
-            if self._debug:
-                self._relayed(direction, item)
+                self._binding.requested(element, at_ns)
+                self._observe_all(self._auth.legacy(element, at_ns, starttls_offered=self._is_starttls_offered()))
+            self._observe_all(self._traffic.request(side, item, at_ns, established=self.established))
+            self._arm()
             return
-        request = self._pending.answered(direction.side, element, at_ns)
-        if not self.established and direction is self._server and self._login_iq(item, request, at_ns):
+        request = self._traffic.request_answered(side, item, at_ns)
+        if request is not None and request.late:
+            direction.late_answers += 1
+        if not self.established and direction is self._server and self._login_iq(element, request, at_ns):
             return
-        if type_ == "error":
-            self._stanza_error(direction, item, at_ns, request)
-        elif self._debug:
-            self._relayed(direction, item, request)
+        self._observe_all(self._traffic.answer(side, item, request))
 
-    def _login_iq(self, item: FirstLevelElement, request: RequestFacts | None, at_ns: int) -> bool:
-        """The server answers binding or a legacy login; tell whether this record says all there is to say."""
-        element = item.element
-        if request is not None and request.payload == _IQ_AUTH and request.type == "set":
+    def _login_iq(self, element: etree._Element, request: RequestFacts | None, at_ns: int) -> bool:
+        """The server answers binding or a legacy login; tell whether that is all there is to say of the stanza."""
+        if request is not None and request.purpose == "legacy-auth":
+            self._observe_all(self._auth.legacy_ended(element, at_ns))
             if element.get("type") == "result":
                 self._ready("iq-auth", None, at_ns)
-            return False
-        bind = element.find(_BIND)
-        if self._bind is None or (bind is None and (request is None or request.payload != _BIND)):
-            return False
-        asked, self._bind = self._bind, None
-        if element.get("type") == "error":
-            facts = read_error(element, server_text=self._policy.server_text, sent_by=Side.SERVER)
-            self._observe(
-                BindFailed(
-                    condition=facts.condition,
-                    condition_known=facts.condition_known,
-                    resource_requested=asked.resource,
-                    text=facts.text,
-                    text_bytes=facts.text_bytes,
-                )
-            )
             return True
-        jid = _jid(bind.find(_BIND_JID) if bind is not None else None)
-        if jid is None:
+        event = self._binding.answered(element, request, at_ns)
+        if event is None:
             return False
-        self._belongs_to(jid)
-        self._observe(ResourceBound(jid=jid, resource_requested=asked.resource, duration_ns=at_ns - asked.at_ns))
-        self._ready("bind", jid, at_ns)
+        if isinstance(event, ResourceBound):
+            self._belongs_to(event.jid)
+            self._observe(event)
+            self._ready("bind", event.jid, at_ns)
+        else:
+            self._observe(event)
         return True
 
     def _belongs_to(self, jid: Jid) -> None:
         self._jid = jid
-        self._pending.know(account=jid)
-
-    def _stanza_error(
-        self, direction: _Direction, item: FirstLevelElement, at_ns: int, request: RequestFacts | None = None
-    ) -> None:
-        facts = read_error(
-            item.element,
-            server_text=self._policy.server_text,
-            sent_by=direction.side,
-            account=None if self._jid is None else str(self._jid.bare),
-        )
-        self._observe(
-            StanzaError(
-                sent_by=direction.side,
-                stanza=stanza_facts(item.element, item.octets, self._policy.correlation_key),
-                type=facts.type,
-                condition=facts.condition,
-                condition_known=facts.condition_known,
-                by=facts.by,
-                code=facts.code,
-                application_conditions=facts.application_conditions,
-                text=facts.text,
-                text_bytes=facts.text_bytes,
-                request=request,
-                skeleton=skeleton(item.element),
-            )
-        )
-
-    def _relayed(self, direction: _Direction, item: FirstLevelElement, answers: RequestFacts | None = None) -> None:
-        facts = stanza_facts(item.element, item.octets, self._policy.correlation_key)
-        self._observe(StanzaRelayed(sent_by=direction.side, stanza=facts, answers=answers))
+        self._traffic.know(jid=jid)
 
     def _nonza(self, direction: _Direction, item: FirstLevelElement, name: str, at_ns: int) -> None:
         """A first-level element that is no stanza."""
         namespace, _, local = name.rpartition("}")
         namespace = namespace[1:]
         if namespace in ns.SM:
+            direction.acks += local in ("a", "r")
             self._stream_management(direction, local, item.element, at_ns)
         elif name == _STREAM_ERROR:
-            self._stream_error_seen(direction, item.element)
+            self._stream_error_seen(direction, item.element, at_ns)
         elif name == _COMPRESSED and direction is self._server:
             self._unreadable("compression", item.offset)
-        elif self.established:
-            if self._debug:
-                self._relayed(direction, item)
+        elif namespace == ns.DIALBACK:
+            self._dialback(direction, item.element, at_ns)
+        elif self.established and namespace not in _LOGINS:  # a login is seen wherever it is tried
+            self._observe_all(self._traffic.relayed(direction.side, item))
         elif direction is self._client:
             self._client_nonza(name, item.element, at_ns)
         else:
@@ -632,12 +673,22 @@ class Session:
         if name == negotiate.STARTTLS and not self._secure and self._phase is Phase.NEGOTIATING:
             self._step(_Step.ASK_TLS)
         elif name == auth.AUTH:
-            starttls = self._features is not None and self._features.starttls_offered
-            self._observe_all(self._auth.auth(element, at_ns, clear=not self._secure, starttls_offered=starttls))
-        elif name == auth.RESPONSE:
+            self._client.restarted = False
+            starttls_offered = self._is_starttls_offered()
+            self._observe_all(self._auth.auth(element, at_ns, starttls_offered=starttls_offered))
+        elif name == sasl2.AUTHENTICATE:
+            starttls_offered = self._is_starttls_offered()
+            self._observe_all(self._auth.authenticate(element, at_ns, starttls_offered=starttls_offered))
+            for inline in sasl2.stream_management(element):
+                self._stream_management(self._client, etree.QName(inline).localname, inline, at_ns)
+        elif name in (auth.RESPONSE, sasl2.RESPONSE):
             self._observe_all(self._auth.response(element))
-        elif name == auth.ABORT:
+        elif name == sasl2.NEXT:
+            self._auth.next_task(element)
+        elif name in (auth.ABORT, sasl2.ABORT):
             self._observe_all(self._auth.abort(at_ns))
+        elif name == _COMPONENT_HANDSHAKE:
+            self._handshake_at_ns = at_ns
 
     def _server_nonza(self, name: str, item: FirstLevelElement, at_ns: int) -> None:
         element = item.element
@@ -649,29 +700,51 @@ class Session:
         if name == negotiate.PROCEED:
             self._observe(StreamViolation(sent_by=Side.SERVER, kind="proceed-without-starttls", offset=item.offset))
         elif name == negotiate.FEATURES:
-            features = self._features = negotiate.read_features(element)
-            self._observe(features.seen)
-            if not self._secure and not self._auth.succeeded and self.domain is not None:
-                offered = features.starttls_offered
-                if self._memory.is_starttls_missing(self.domain, offered=offered):
-                    self._observe(StarttlsStripped(domain=self.domain))
-            self._auth.offered(features.offered)
-            if features.offered is not None:
-                self._observe(features.offered)
-        elif name == auth.CHALLENGE:
-            self._observe_all(self._auth.challenge(element))
+            self._features_seen(element, at_ns)
+        elif name in (auth.CHALLENGE, sasl2.CHALLENGE):
+            self._observe_all(self._auth.challenge(element, at_ns))
+            self._arm()
+        elif name == sasl2.CONTINUE:
+            self._auth.continue_(at_ns)
+            self._arm()
         elif name == auth.SUCCESS:
             self._logged_in(item, at_ns)
+        elif name == sasl2.SUCCESS:
+            self._logged_in2(element, at_ns)
         elif name == auth.FAILURE:
             self._observe_all(self._auth.failure(element, at_ns))
-        elif name == _SASL2_SUCCESS:
-            self._names.logged_in()
-            if next(element.iter(_SASL2_BOUND, *_RESUMED), None) is not None:
-                self._ready("sasl2", None, at_ns)
+        elif name == sasl2.FAILURE:
+            self._observe_all(self._auth.failure2(element, at_ns))
         elif name == _COMPONENT_HANDSHAKE:
+            begun_ns = self._handshake_at_ns if self._handshake_at_ns is not None else at_ns
+            self._observe(ComponentAuthenticated(domain=self.domain, duration_ns=at_ns - begun_ns))
             self._ready("component", None, at_ns)
-        elif name == _DIALBACK_RESULT and element.get("type") == "valid":
-            self._ready("dialback", None, at_ns)
+
+    def _features_seen(self, element: etree._Element, at_ns: int) -> None:
+        features = self._features = negotiate.read_features(element)
+        self._observe(features.seen)
+        domain, is_clear = self.domain, not self._secure and not self._auth.succeeded
+        if (
+            domain is not None
+            and is_clear
+            and self._memory.is_starttls_missing(domain, offered=features.starttls_offered)
+        ):
+            self._observe(StarttlsStripped(domain=domain))
+        self._observe_all(features.offers)
+        self._observe_all(self._auth.offered(features.offers, self.domain))
+        if self._auth.succeeded and self._client.content == ns.SERVER and _BIND not in features.seen.features:
+            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
+
+    def _is_starttls_offered(self) -> bool:
+        return self._features is not None and self._features.starttls_offered
+
+    def _dialback(self, direction: _Direction, element: etree._Element, at_ns: int) -> None:
+        """Server dialback (XEP-0220): a verdict of the receiving server lets stanzas flow."""
+        verdict = dialback_result(element, sent_by=direction.side)
+        if verdict is not None:
+            self._observe(verdict)
+            if verdict.element == "result" and verdict.verdict == "valid" and direction is self._server:
+                self._ready("dialback", None, at_ns)
 
     def _refused(self, answer: str) -> None:
         """Anything but proceed leaves the stream in clear (RFC 6120 section 5.4.2.2); the client is read again."""
@@ -681,21 +754,45 @@ class Session:
 
     def _logged_in(self, item: FirstLevelElement, at_ns: int) -> None:
         """Both directions restart now (section 6.4.6): the server's at this byte, the client's where it says so."""
+        expected = self._auth.in_progress
         self._observe_all(self._auth.success(at_ns))
+        if self.established and not expected:
+            return  # nobody asked, and nobody will begin anew
         self._names.logged_in()
         self._server.restarting = RestartReason.SASL
         self._server.reader.restart()
+        client = self._client
+        client.is_restart_due = not client.restarted
+        if client.is_restart_due:
+            self._success_at_ns = at_ns
+            self._arm()
+        if not client.reader.at_boundary or (client.restarted and client.held):
+            self._lost(client, LossScope.STREAM, "open-at-restart", client.reader.offset)
+            return
         if self._auth.security_layer:
             self._unreadable("security-layer", item.offset)
-        elif self._client.content == ns.SERVER:
-            self._ready("sasl-external", None, at_ns)  # s2s streams bind nothing (section 7 is for clients)
+
+    def _logged_in2(self, element: etree._Element, at_ns: int) -> None:
+        """SASL2: no restart, and what was asked for inline is answered within (XEP-0388 section 2.6.1)."""
+        success = sasl2.read_success(element, key=self._policy.correlation_key)
+        self._observe_all(self._auth.success2(success, at_ns))
+        self._names.logged_in()
+        if success.bound and success.jid is not None and success.jid.resource is not None:
+            self._belongs_to(success.jid)
+            self._observe(ResourceBound(jid=success.jid, resource_requested=None, duration_ns=None))
+        for inline in sasl2.stream_management(element):
+            self._stream_management(self._server, etree.QName(inline).localname, inline, at_ns)
+        if success.bound:
+            self._ready("sasl2", self._jid, at_ns)
 
     def _stream_management(self, direction: _Direction, local: str, element: etree._Element, at_ns: int) -> None:
         if direction is self._client:
             self._observe_all(self._sm.from_client(local, element, at_ns))
+            self._arm()
             return
         events = self._sm.from_server(local, element, at_ns, before_tls=not self._secure)
         self._observe_all(events)
+        self._arm()
         for event in events:
             if isinstance(event, SmEnabled) and event.id_hash is not None and self._jid is not None:
                 self._memory.resumable(event.id_hash, self._jid)
@@ -705,7 +802,7 @@ class Session:
                     self._belongs_to(jid)
                 self._ready("resume", jid, at_ns)
 
-    def _stream_error_seen(self, direction: _Direction, element: etree._Element) -> None:
+    def _stream_error_seen(self, direction: _Direction, element: etree._Element, at_ns: int) -> None:
         from_server = direction is self._server
         facts = read_conditions(
             element,
@@ -726,6 +823,16 @@ class Session:
         )
         if from_server and self._phase is Phase.STARTTLS_ASKED:
             self._refused(_STREAM_ERROR)
+        if from_server and not self.established and self._client.content == ns.COMPONENT:
+            begun_ns = self._handshake_at_ns
+            self._observe(
+                ComponentRefused(
+                    domain=self.domain,
+                    condition=facts.condition,
+                    condition_known=facts.condition_known,
+                    duration_ns=None if begun_ns is None else at_ns - begun_ns,
+                )
+            )
         elsewhere = element.find(_SEE_OTHER_HOST)
         if elsewhere is not None and from_server:
             target = element_text(elsewhere)
@@ -754,7 +861,7 @@ class Session:
         if policy == "close":
             self._close(CloseCause.INSPECTION_LOST, Side.SERVER, EndOfInput.TRUNCATED)
         else:
-            self.next_tick_ns = None  # a deadline needs eyes
+            self._end_due_ns = None  # a deadline needs eyes
 
     # Steps -----------------------------------------------------------------------------------------------------
 
@@ -765,7 +872,8 @@ class Session:
         self._step(_Step.READY)
         self._names.logged_in()
         self.established = True
-        self.next_tick_ns = None
+        self._end_due_ns = self._success_at_ns = None
+        self.next_tick_ns = self._next_due_ns()
         self._observe(SessionEstablished(how=how, jid=jid, duration_ns=at_ns - self._begun_at_ns))
         for direction in (self._client, self._server):
             for item in direction.reader.feed(bytes(direction.held)):  # no new header may begin any more
@@ -776,15 +884,17 @@ class Session:
         """Nothing learnt in clear survives (RFC 6120 section 5.4.3.3)."""
         self._secure = True
         self._features = None
-        self._bind = None
+        self._binding = Binding(server_text=self._policy.server_text)
         self._auth.forget()
         self._jid = None
-        self._pending.clear()
+        self._traffic.forget()
         for direction in (self._client, self._server):
             direction.reader.restart()
             direction.held.clear()
             direction.opened = False
             direction.restarting = None
+            direction.restarted = False
+            direction.is_restart_due = False
             direction.closing_tag = False
 
     def _compare_certificate(self, facts: TlsEstablished) -> None:
@@ -820,7 +930,7 @@ class Session:
         if self._debug or event.level > Level.DEBUG:
             self._turn.append(Observe(event))
 
-    def _observe_all(self, events: list[Event]) -> None:
+    def _observe_all(self, events: Iterable[Event]) -> None:
         for event in events:
             self._observe(event)
 
@@ -839,10 +949,5 @@ class Session:
         return actions
 
 
-def _jid(element: etree._Element | None) -> Jid | None:
-    if element is None:
-        return None
-    try:
-        return Jid.from_text(element_text(element))
-    except JidError:
-        return None
+def _silence(kind: str, delay_ns: int) -> ClientFailureSuspected:
+    return ClientFailureSuspected(kind=kind, confidence="medium", payload=None, fingerprint=None, delay_ns=delay_ns)

@@ -21,6 +21,7 @@ from xproxy.xmpp import ns
 from xproxy.xmpp.stanza import keyed_hash
 
 _WRAP: Final = 2**32
+_ACK_NS: Final = 30 * 1_000_000_000  # section 4: "as soon as possible"; a phone that sleeps answers when it wakes
 _TRUE: Final = frozenset({"true", "1"})
 _STANZA_ERROR: Final = f"{{{ns.STANZA_ERRORS}}}"
 
@@ -57,6 +58,7 @@ class StreamManagement:
         self._previous: str | None = None  # hash of the id the client wants to resume
         self._client_handled: int | None = None
         self._asked_at_ns = 0
+        self._ack_wanted_at_ns: dict[Side, int | None] = dict.fromkeys(Side)  # by who is to answer
         self.resumed = False
 
     def from_client(self, name: str, element: etree._Element, at_ns: int) -> list[Event]:
@@ -70,6 +72,8 @@ class StreamManagement:
                 self._asked_at_ns = at_ns
                 self._previous = self._hash(element.get("previd"))
                 self._client_handled = unsigned(element.get("h"))
+            case "r":
+                self._wanted(Side.SERVER, at_ns)
             case "a":
                 return self._acknowledged(Side.CLIENT, element)
         return []
@@ -83,9 +87,30 @@ class StreamManagement:
                 return self._resumed(element, at_ns)
             case "failed":
                 return self._failed(element)
+            case "r":
+                self._wanted(Side.CLIENT, at_ns)
             case "a":
                 return self._acknowledged(Side.SERVER, element)
         return []
+
+    @property
+    def next_due_ns(self) -> int | None:
+        """When to call ``overdue`` again."""
+        return min((since + _ACK_NS for since in self._ack_wanted_at_ns.values() if since is not None), default=None)
+
+    def overdue(self, at_ns: int) -> list[Event]:
+        """Return who has not acknowledged in time, each once a request: a client asleep, a connection that is dead."""
+        events: list[Event] = []
+        for by, since in self._ack_wanted_at_ns.items():
+            if since is not None and since + _ACK_NS <= at_ns:
+                self._ack_wanted_at_ns[by] = None
+                sent = self._counters[by.other].sent
+                events.append(SmAnomaly(sent_by=by, kind="ack-overdue", handled=None, sent=sent))
+        return events
+
+    def _wanted(self, by: Side, at_ns: int) -> None:
+        if self._ack_wanted_at_ns[by] is None:
+            self._ack_wanted_at_ns[by] = at_ns
 
     def _enabled(self, element: etree._Element, *, before_tls: bool) -> list[Event]:
         events: list[Event] = []
@@ -141,6 +166,7 @@ class StreamManagement:
 
     def _acknowledged(self, by: Side, element: etree._Element) -> list[Event]:
         """``by`` says how many stanzas of the other side it has handled (section 4)."""
+        self._ack_wanted_at_ns[by] = None
         handled, sent = unsigned(element.get("h")), self._counters[by.other].sent
         if handled is None:
             return [SmAnomaly(sent_by=by, kind="h-invalid", handled=None, sent=sent)]

@@ -54,6 +54,14 @@ def element_text(element: etree._Element) -> str:
     return "".join(element.itertext())
 
 
+def own_text(element: etree._Element) -> str:
+    """Return the character data of an element itself, as servers read payloads: not what stands in child elements.
+
+    Not ``.text``: that stops at a comment, and what stands behind it would be hidden.
+    """
+    return (element.text or "") + "".join(child.tail or "" for child in element)
+
+
 def keyed_hash(key: bytes, domain: str, value: str) -> str:
     """Return 16 hex digits that stand for ``value``: HMAC-SHA-256 over ``domain NUL value``.
 
@@ -80,8 +88,9 @@ def stanza_facts(element: etree._Element, octets: int, key: bytes) -> StanzaFact
 def read_error(element: etree._Element, *, server_text: bool, sent_by: Side, account: str | None = None) -> ErrorFacts:
     """Read the error of a stanza of type "error"; a stanza without one gives condition "".
 
-    Text is kept only where ``server_text`` allows it and a server wrote it: the stanza came from the server, and no
-    user's address stands in ``from``. ``account`` is the user's own bare JID, for which only the server answers.
+    Text is kept only where ``server_text`` allows it and the server wrote it: the stanza came from there, and in
+    ``from`` stands nobody, the user himself, or the server's domain or one below it. ``account`` is the user's own bare
+    JID, for which only the server answers; before it is known no other domain can reach the client.
     """
     error = next((child for child in element if isinstance(child.tag, str) and _split(child.tag) in _ERROR_NAMES), None)
     if error is None:
@@ -96,7 +105,7 @@ def read_error(element: etree._Element, *, server_text: bool, sent_by: Side, acc
             text_bytes=0,
         )
     from_ = element.get("from")
-    by_server = sent_by is Side.SERVER and (not from_ or from_ == account or not ("@" in from_ or "/" in from_))
+    by_server = sent_by is Side.SERVER and _is_the_servers(from_, account)
     conditions = read_conditions(
         error, namespace=ns.STANZA_ERRORS, known=ns.STANZA_CONDITIONS, keep_text=server_text and by_server
     )
@@ -111,6 +120,15 @@ def read_error(element: etree._Element, *, server_text: bool, sent_by: Side, acc
         text=conditions.text,
         text_bytes=conditions.text_bytes,
     )
+
+
+def _is_the_servers(from_: str | None, account: str | None) -> bool:
+    if not from_ or from_ == account:
+        return True
+    if "@" in from_ or "/" in from_:
+        return False
+    # Anybody may run a domain, and a gateway may quote the message that it could not deliver.
+    return account is None or f".{from_}".endswith("." + account.rpartition("@")[2])
 
 
 def read_conditions(element: etree._Element, *, namespace: str, known: frozenset[str], keep_text: bool) -> Conditions:

@@ -213,7 +213,7 @@ class StreamReader:
 
     def __init__(self, *, limits: StreamLimits, names: NameBudget) -> None:
         self._limits = limits
-        self._octets_free = min(limits.stanza_bytes_warn, limits.stanza_bytes_max)  # below it there is nothing to say
+        self._octets_free = min(limits.stanza_bytes_warn, names.stanza_bytes_max)  # below it there is nothing to say
         self._names = names
         self._position = 0  # octets of this direction that were looked at
         self._reset()
@@ -857,8 +857,8 @@ class StreamReader:
 
     def _check_limits(self, items: list[Item]) -> None:
         limits, names = self._limits, self._names
-        if self._octets > limits.stanza_bytes_max:
-            self._stop(items, "stream.stanza_bytes_max", limits.stanza_bytes_max)
+        if self._octets > names.stanza_bytes_max:
+            self._stop(items, names.stanza_limit, names.stanza_bytes_max)
         elif names.used > names.max or min(self._attributes, self._quotes // 2) > names.max:
             self._stop(items, names.limit, names.max)
         elif self._octets > limits.stanza_bytes_warn and not self._warned:

@@ -47,7 +47,18 @@ def test_the_dialogue_of_the_rfc() -> None:
     ],
 )
 def test_directives(payload: bytes, want: Identity) -> None:
-    assert DigestMd5Decoder().response(payload, 1) == want
+    decoder = DigestMd5Decoder()
+    decoder.challenge(b'realm="r",realm="s",nonce="n",qop="auth, auth-int,auth-conf"', 1)
+    assert decoder.response(payload, 1) == want
+
+
+@pytest.mark.parametrize("challenge", [None, b'nonce="n"', b'nonce="n",qop="auth"', b"", b"qop=auth-int-not"])
+def test_a_security_layer_that_was_not_offered_is_none(challenge: bytes | None) -> None:
+    """ejabberd takes any qop and applies none: a client must not make us look away by its word alone."""
+    decoder = DigestMd5Decoder()
+    if challenge is not None:
+        decoder.challenge(challenge, 1)
+    assert decoder.response(b'username="u",qop=auth-conf', 1) == Identity(authcid="u", problem="qop")
 
 
 def test_a_long_list_is_read_in_one_pass() -> None:

@@ -6,13 +6,19 @@ from hypothesis import strategies as st
 
 from xproxy.xmpp.sasl import Challenge, Decoder, Identity, decoder_for
 from xproxy.xmpp.sasl.anonymous import AnonymousDecoder
+from xproxy.xmpp.sasl.cram_md5 import CramMd5Decoder
 from xproxy.xmpp.sasl.digest_md5 import DigestMd5Decoder
 from xproxy.xmpp.sasl.external import ExternalDecoder
+from xproxy.xmpp.sasl.hashed_token import HashedTokenDecoder
+from xproxy.xmpp.sasl.oauth import OAuthBearerDecoder, XOAuth2Decoder
 from xproxy.xmpp.sasl.opaque import OpaqueDecoder
 from xproxy.xmpp.sasl.plain import PlainDecoder
 from xproxy.xmpp.sasl.scram import ScramDecoder
 
-MECHANISMS = ["PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "DIGEST-MD5", "EXTERNAL", "ANONYMOUS", "X-UNKNOWN"]
+MECHANISMS = [
+    "PLAIN", "SCRAM-SHA-1", "SCRAM-SHA-256-PLUS", "DIGEST-MD5", "EXTERNAL", "ANONYMOUS", "X-UNKNOWN", "CRAM-MD5",
+    "OAUTHBEARER", "X-OAUTH2", "HT-SHA-256-NONE", "HT-SHA-256-ENDP",
+]  # fmt: skip
 
 names = st.text(alphabet="abcdefgh.@-\u00fc", min_size=1, max_size=12)
 secrets = st.text(alphabet="QXZ019#\u265e", min_size=8, max_size=24)  # no letter that a name or a repr could hold
@@ -37,7 +43,14 @@ cuts = st.integers(min_value=0, max_value=80)
         ("SCRAM", OpaqueDecoder),
         ("GSSAPI", OpaqueDecoder),
         ("LOGIN", OpaqueDecoder),
-        ("OAUTHBEARER", OpaqueDecoder),
+        ("CRAM-MD5", CramMd5Decoder),
+        ("OAUTHBEARER", OAuthBearerDecoder),
+        ("OAUTH10A", OpaqueDecoder),
+        ("X-OAUTH2", XOAuth2Decoder),
+        ("HT-SHA-256-ENDP", HashedTokenDecoder),
+        ("HT-SHA-512-NONE", HashedTokenDecoder),
+        ("HT-SHA-256-NEWB", OpaqueDecoder),
+        ("HT", OpaqueDecoder),
         ("", OpaqueDecoder),
         ("PLAIN ", OpaqueDecoder),
     ],
@@ -64,7 +77,14 @@ def test_what_is_not_read_tells_nothing(mechanism: str) -> None:
 
 @pytest.mark.parametrize(
     ("mechanism", "message"),
-    [("PLAIN", b"\0user\0x"), ("SCRAM-SHA-1", b"n,,n=user,r=x"), ("DIGEST-MD5", b'username="user"')],
+    [
+        ("PLAIN", b"\0user\0x"),
+        ("SCRAM-SHA-1", b"n,,n=user,r=x"),
+        ("DIGEST-MD5", b'username="user"'),
+        ("CRAM-MD5", b"user b913a602c7eda7a495b4e6e7334d3890"),
+        ("X-OAUTH2", b"\0user\0x"),
+        ("HT-SHA-256-NONE", b"user\0x"),
+    ],
 )
 def test_an_empty_initial_response_does_not_hide_the_message_behind_it(mechanism: str, message: bytes) -> None:
     decoder = decoder_for(mechanism)
@@ -120,6 +140,25 @@ def test_canary_digest_md5(user: str, secret: str, quoted: bool, cut: int) -> No
     assert secret not in told("DIGEST-MD5", message, message)
     assert secret not in told("DIGEST-MD5", message[:cut])
     assert secret not in told("DIGEST-MD5", message[cut:])
+
+
+@given(names, secrets, cuts)
+def test_canary_tokens(user: str, secret: str, cut: int) -> None:
+    for mechanism, message in (
+        ("OAUTHBEARER", f"n,a={user},\1host=h\1port=5222\1auth=Bearer {secret}\1\1"),
+        ("OAUTHBEARER", f"n,,\1auth=Bearer {secret}\1x={secret}\1\1"),
+        ("OAUTHBEARER", f"n,{secret},\1auth=Bearer {secret}\1\1"),
+        ("X-OAUTH2", f"\0{user}\0{secret}"),
+        ("HT-SHA-256-ENDP", f"{user}\0{secret}"),
+        ("HT-SHA-256-NONE", f"{user}\0{secret}\0{secret}"),
+        ("HT-SHA-256-NONE", f"\0{secret}"),
+        ("CRAM-MD5", f"{user} {secret}"),
+    ):
+        octets = message.encode()
+        assert secret not in told(mechanism, octets, octets)
+        assert secret not in told(mechanism, octets[:cut], octets[cut:])
+    status = f'{{"status": "{secret}", "scope": "{secret}"}}'
+    assert secret not in told("OAUTHBEARER", b"n,,\1auth=Bearer x\1\1", status.encode(), secret.encode())
 
 
 @given(secrets, st.sampled_from(["ANONYMOUS", "X-UNKNOWN", "X-OAUTH2", "OAUTHBEARER", "HT-SHA-256-NONE", "CRAM-MD5"]))

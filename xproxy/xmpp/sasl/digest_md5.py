@@ -2,6 +2,9 @@
 
 Read are username, realm, authzid, charset and qop. The rest (nonces, response, digest-uri) stays in the payload: the
 response is a hash of the password that can be guessed off line.
+
+Of the challenge qop is read: a security layer comes only where the server offered what the client chose. ejabberd takes
+any choice and applies none, so the client's word alone is no reason to stop looking.
 """
 
 import re
@@ -19,6 +22,7 @@ _DIRECTIVE: Final = re.compile(
     re.DOTALL,
 )
 _REST: Final = re.compile(rb"[ \t\r\n,]*")
+_SEPARATOR: Final = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 
 _WANTED: Final = frozenset({b"username", b"realm", b"authzid", b"charset", b"qop"})
@@ -30,6 +34,7 @@ class DigestMd5Decoder:
 
     def __init__(self) -> None:
         self._done = False
+        self._offered: frozenset[bytes] = frozenset()  # security layers
 
     def response(self, payload: bytes, step: int) -> Identity:
         """Return who logs in. Empty messages (no initial data, or the answer to rspauth) say nothing."""
@@ -41,18 +46,24 @@ class DigestMd5Decoder:
         charset = "utf-8" if wanted.get(b"charset", b"").lower() == b"utf-8" else "iso-8859-1"
         names = {key: read_name(wanted.get(key, b""), charset) for key in (b"username", b"realm", b"authzid")}
         problem = next((problem for _, problem in names.values() if problem), None)
+        chosen = wanted.get(b"qop", b"").lower()
+        if chosen in _SECURITY_LAYERS - self._offered:
+            problem = problem or "qop"
         if not well_formed or names[b"username"] == (None, None):
             problem = problem or "structure"
         return Identity(
             authcid=names[b"username"][0],
             authzid=names[b"authzid"][0],
             realm=names[b"realm"][0],
-            security_layer=wanted.get(b"qop", b"").lower() in _SECURITY_LAYERS,
+            security_layer=chosen in self._offered,
             problem=problem,
         )
 
     def challenge(self, payload: bytes, step: int) -> Challenge:
-        """Return an empty challenge: nothing in it is worth a record."""
+        """Return an empty challenge: nothing in it is worth a record; the layers on offer are remembered."""
+        qop = _read_directives(payload)[0].get(b"qop")
+        if qop is not None and not self._done:
+            self._offered = _SECURITY_LAYERS.intersection(_SEPARATOR.split(qop.lower()))
         return NO_CHALLENGE
 
 

@@ -16,10 +16,11 @@ class Identity:
     authzid: str | None = None
     realm: str | None = None  # DIGEST-MD5
     gs2_flag: str | None = None  # "n", "y", "p" (RFC 5801 section 5)
-    channel_binding: str | None = None  # the type behind "p=", "unregistered" for one that is in no registry
+    channel_binding: str | None = None
+    """The type behind "p=", or in the name of HT-*; "unregistered" for one that is in no registry."""
     security_layer: bool = False  # after success the stream is wrapped (RFC 4422 section 3.7): inspection ends
     problem: str | None = None
-    """The kind of ``SaslMalformed``: "structure", "utf-8", "saslname", "extension", "gs2-flag", "too-long"."""
+    """The kind of ``SaslMalformed``: "structure", "utf-8", "saslname", "extension", "gs2-flag", "qop", "too-long"."""
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +30,10 @@ class Challenge:
     iterations: int | None = None  # SCRAM i=
     has_h: bool = False  # XEP-0474: a hash of the offer is signed
     has_t: bool = False  # XEP-0515: the server's TLS version is signed
-    server_error: str | None = None  # SCRAM e=, one of RFC 5802 section 7, else "other"
+    h: str | None = None  # that hash in base64, where it has the length of the mechanism's
+    t: str | None = None  # that version, four hexadecimal digits
+    server_error: str | None = None
+    """SCRAM e=, one of RFC 5802 section 7; OAUTHBEARER status, one of RFC 6750 section 3.1; else "other"."""
     problem: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""Mechanisms that are not read: GSSAPI, NTLM, OAUTHBEARER, LOGIN, unregistered ones.
+"""Mechanisms that are not read: GSSAPI, NTLM, LOGIN, unregistered ones.
 
 Who logged in is learnt from the bound resource. A wrong guess at an unknown grammar could log a token as a name.
 """
