@@ -103,6 +103,11 @@ def established(sessions: list[list[Record]]) -> list[Any]:
     return [at(only(session, "session-established"), "user.name") for session in sessions]
 
 
+def up_to(name: str, sessions: list[list[Record]]) -> list[list[Record]]:
+    """Return each session's records up to the first of that action."""
+    return [session[: next(n for n, record in enumerate(session, 1) if action(record) == name)] for session in sessions]
+
+
 # --- slixmpp ------------------------------------------------------------------------------------------------------
 
 
@@ -307,11 +312,9 @@ def test_profanity_logs_in(
     both = stage.play(mode, 1, lambda way: client(way).login())
     both.check_same()
     assert both.direct.final["jid"] == f"alice@{DOMAIN}/profanity-alice"
-    (session,) = both.sessions
-    assert established([session]) == ["alice"]
-    # What it asks for after the login comes in an order of its own; so only up to there.
-    until = [action(record) for record in session].index("session-established")
-    check_golden(f"profanity-login-{server}-{mode}", [session[: until + 1]])
+    assert established(both.sessions) == ["alice"]
+    # What it asks for after the login comes in an order of its own.
+    check_golden(f"profanity-login-{server}-{mode}", up_to("session-established", both.sessions))
 
 
 @pytest.mark.integration("profanity", "openssl")
@@ -384,4 +387,5 @@ def test_xmpp_js(
         assert established(both.sessions) == [client["user"] for client in clients]
     if name == "messages":
         assert both.direct.final["received"] == [True, True]
-    check_golden(f"xmppjs-{name}-{server}-{mode}", both.sessions)
+    # Asked for an acknowledgement as it leaves, it answers behind its own closing tag, or does not: a race.
+    check_golden(f"xmppjs-{name}-{server}-{mode}", up_to("stream-closed", both.sessions))

@@ -163,7 +163,7 @@ async def within(awaitable: Any) -> Any:
 
 async def ask(client: Client, payload: ElementTree.Element, *, to: str | None = None, kind: str = "set") -> Any:
     """Send an iq and say how it was answered."""
-    iq = client.make_iq(ito=to, itype=kind)  # type: ignore[no-untyped-call]
+    iq = client.make_iq_get(ito=to) if kind == "get" else client.make_iq_set(ito=to)
     iq.append(payload)
     return await answer_to(iq)
 
@@ -282,7 +282,7 @@ async def hold(job: dict[str, Any], clients: list[Client]) -> dict[str, Any]:
 
 async def enter(client: Client, room: str, nick: str, password: str | None = None) -> dict[str, Any]:
     """Ask to be let into a room and say what the room answered (XEP-0045 section 7.2)."""
-    presence = client.make_presence(pto=f"{room}/{nick}")  # type: ignore[no-untyped-call]
+    presence = client.make_presence(pto=f"{room}/{nick}")
     wish = ElementTree.Element(MUC + "x")
     if password:
         ElementTree.SubElement(wish, MUC + "password").text = password
@@ -352,7 +352,7 @@ def registering(client: Client) -> None:
     """Have the client register before it logs in (XEP-0077); ``client.registered`` says how that went."""
 
     async def register(_: Any) -> None:
-        iq = client.make_iq_set()  # type: ignore[no-untyped-call]
+        iq = client.make_iq_set()
         # By slixmpp's own interface: only iqs it knows for registrations leave before there is a session.
         iq["register"]["username"] = client.boundjid.user
         iq["register"]["password"] = client.password

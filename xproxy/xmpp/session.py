@@ -656,6 +656,7 @@ class Session:
         if namespace in ns.SM:
             direction.acks += local in ("a", "r")
             self._stream_management(direction, local, item.element, at_ns)
+            self._observe_all(self._traffic.relayed(direction.side, item))
         elif name == _STREAM_ERROR:
             self._stream_error_seen(direction, item.element, at_ns)
         elif name == _COMPRESSED and direction is self._server:

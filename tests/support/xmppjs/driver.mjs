@@ -37,6 +37,8 @@ class Peer {
       ]),
     });
     this.xmpp.reconnect.stop();
+    // 0.14 listens for the server's header only once its own has been flushed, and misses one that is faster.
+    this.xmpp.write = async (text) => void this.xmpp.socket.write(text);
     this.xmpp.on("error", () => {});
     this.xmpp.on("send", (element) => this.onElement(element, true));
     this.xmpp.on("element", (element) => this.onElement(element, false));
