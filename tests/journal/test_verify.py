@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.support.journals import HastyDisk, Maker, make_small
 from tests.support.signing import Key
 from xproxy.errors import FileProblem
+from xproxy.journal.findings import FINDINGS_MAX, Findings
 from xproxy.journal.format import Entry, EntryType, OpenReason, encode_frame, entries, last_note, parse_notes
 from xproxy.journal.lock import WriterLock
 from xproxy.journal.note import Checkpoint, parse_note
@@ -305,6 +306,15 @@ def test_notes_are_what_was_written(tmp_path: Path) -> None:
         assert b"".join(note.to_bytes() + b"\n" for note in notes) == data
         assert last_note(data) == notes[-1]
         assert all(parse_note(note.to_bytes()) == note for note in notes)
+
+
+def test_no_number_of_notices_hides_what_is_worse() -> None:
+    findings = Findings("sec")
+    for _ in range(FINDINGS_MAX + 5):
+        findings.add(Kind.TORN, Severity.NOTICE, "a notice")
+    findings.tampered(Kind.MODIFIED, "the one that counts")
+    assert len(findings.all) == FINDINGS_MAX + 1
+    assert findings.all[-1].severity is Severity.TAMPERED
 
 
 def test_findings_as_json(tmp_path: Path) -> None:
