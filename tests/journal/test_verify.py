@@ -175,6 +175,28 @@ def test_a_live_journal_that_was_tampered_with_is_not(maker: Maker) -> None:
         lock.release()
 
 
+def test_an_orderly_stop_is_told_from_a_newest_segment_that_is_gone(tmp_path: Path) -> None:
+    """Each segment is full at once, also the last: the stop is still in the log, and its loss is noticed."""
+    recorder = ProxyRecorder(observer=Observer(version="0", hostname="gw1", boot_id="ab" * 16))
+    journal = open_journal(
+        tmp_path,
+        settings=JournalSettings(ballast_bytes=0, segment_bytes_max=1),
+        on_failure="stop",
+        recorder=recorder,
+        deliver=lambda records: None,
+        storage=HastyDisk(),
+    )
+    journal.start()
+    journal.put_nowait([recorder.record(LimitReached(limit="x", value=1, closes=False), START_NS)])
+    assert journal.close() == 0
+    directory = tmp_path / "journal"
+    assert verify_journal(directory).findings == ()
+    for pattern in ("*.xj", "*.notes"):
+        max((directory / "sec").glob(pattern)).unlink()
+    report = verify_journal(directory)
+    assert [finding.kind for finding in report.findings] == [Kind.UNSEALED]
+
+
 @pytest.mark.slow
 def test_verifying_and_reading_while_a_writer_goes_on_and_rotates(tmp_path: Path) -> None:
     """Segments are sealed, notes thinned and keys exchanged under the eyes of both; whatever they see is intact."""

@@ -324,8 +324,10 @@ class StreamVerifier:
         if not link.is_newest or self.is_live:
             return
         if state.closed is not None:
+            # Anything but zeros behind a close was damage already (_walk).
             if scan.tail is not Tail.NOTHING:
-                self._findings.tampered(Kind.MODIFIED, "bytes stand behind its last entry", segment=link.name)
+                what = "the room behind its last entry was not cut off: its writer died while it closed"
+                self._findings.add(Kind.UNSEALED, Severity.INCOMPLETE, what, segment=link.name)
             elif state.closed.reason is not CloseReason.STOPPED:
                 what = f"it was closed for its {state.closed.reason.value}, and none follows"
                 self._findings.add(Kind.UNSEALED, Severity.INCOMPLETE, what, segment=link.name)
