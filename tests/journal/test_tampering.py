@@ -606,6 +606,26 @@ def test_a_log_that_was_not_closed_is_incomplete(tmp_path: Path) -> None:
     assert kinds(report, Severity.INCOMPLETE) == {Kind.UNSEALED}
 
 
+def test_a_crash_between_the_close_and_the_cut(tmp_path: Path) -> None:
+    maker = Maker(tmp_path / "journal")
+    maker.open()
+    maker.events(2)
+    maker.close()
+    (path,) = maker.segments()
+    data = path.read_bytes()
+    path.write_bytes(data + bytes(500))
+    report = verify_journal(maker.journal)
+    assert (report.verdict, kinds(report, Severity.INCOMPLETE)) == (Verdict.INCOMPLETE, {Kind.UNSEALED})
+    path.write_bytes(data + bytes(500) + b"x")
+    assert verify_journal(maker.journal).verdict is Verdict.TAMPERED
+    path.write_bytes(data + bytes(500))
+    maker.open()
+    maker.close()
+    assert verify_journal(maker.journal).findings == ()
+    path.write_bytes(data)
+    assert verify_journal(maker.journal).verdict is Verdict.TAMPERED
+
+
 def append_to_crashed(maker: Maker, data: bytes) -> None:
     """Write ``data`` behind the last frame of the newest segment, into the room made ahead."""
     path = maker.segments()[-1]

@@ -1,6 +1,7 @@
 """What verification needs and says beside finding tampering (test_tampering.py)."""
 
 import shutil
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.journals import HastyDisk, Maker, make_small
+from tests.support.journals import START_NS, HastyDisk, Maker, make_small
 from tests.support.signing import Key
+from xproxy.config.journal import JournalSettings
 from xproxy.errors import FileProblem
+from xproxy.events.proxy import LimitReached
+from xproxy.journal.findings import FINDINGS_MAX, Findings
 from xproxy.journal.format import Entry, EntryType, OpenReason, encode_frame, entries, last_note, parse_notes
 from xproxy.journal.lock import WriterLock
 from xproxy.journal.note import Checkpoint, parse_note
 from xproxy.journal.policy import Policy, PolicyProblem
+from xproxy.journal.reader import StreamReader
 from xproxy.journal.stream import StreamLog
 from xproxy.journal.verify import (
     Anchor,
@@ -27,6 +32,8 @@ from xproxy.journal.verify import (
     load_anchors,
     verify_journal,
 )
+from xproxy.journal.writer import open_journal
+from xproxy.record.recorder import Observer, ProxyRecorder
 
 NOW = datetime(2026, 9, 21, tzinfo=UTC)
 
@@ -168,6 +175,79 @@ def test_a_live_journal_that_was_tampered_with_is_not(maker: Maker) -> None:
         lock.release()
 
 
+def test_an_orderly_stop_is_told_from_a_newest_segment_that_is_gone(tmp_path: Path) -> None:
+    """Each segment is full at once, also the last: the stop is still in the log, and its loss is noticed."""
+    recorder = ProxyRecorder(observer=Observer(version="0", hostname="gw1", boot_id="ab" * 16))
+    journal = open_journal(
+        tmp_path,
+        settings=JournalSettings(ballast_bytes=0, segment_bytes_max=1),
+        on_failure="stop",
+        recorder=recorder,
+        deliver=lambda records: None,
+        storage=HastyDisk(),
+    )
+    journal.start()
+    journal.put_nowait([recorder.record(LimitReached(limit="x", value=1, closes=False), START_NS)])
+    assert journal.close() == 0
+    directory = tmp_path / "journal"
+    assert verify_journal(directory).findings == ()
+    for pattern in ("*.xj", "*.notes"):
+        max((directory / "sec").glob(pattern)).unlink()
+    report = verify_journal(directory)
+    assert [finding.kind for finding in report.findings] == [Kind.UNSEALED]
+
+
+@pytest.mark.slow
+def test_verifying_and_reading_while_a_writer_goes_on_and_rotates(tmp_path: Path) -> None:
+    """Segments are sealed, notes thinned and keys exchanged under the eyes of both; whatever they see is intact."""
+    recorder = ProxyRecorder(observer=Observer(version="0", hostname="gw1", boot_id="ab" * 16))
+    journal = open_journal(
+        tmp_path,
+        settings=JournalSettings(ballast_bytes=0, segment_bytes_max=100_000),
+        on_failure="stop",
+        recorder=recorder,
+        deliver=lambda records: None,
+        storage=HastyDisk(),
+    )
+    journal.start()
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.wait(0.001):
+            number += 1
+            records = [
+                recorder.record(LimitReached(limit="x", value=number, closes=False), START_NS) for _ in range(20)
+            ]
+            if not journal.is_full:
+                journal.put_nowait(records)
+            if number % 20 == 0:
+                journal.rotate_keys()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    position = 0
+    try:
+        with StreamReader(tmp_path / "journal" / "sec") as reader:
+            segments = 0
+            while segments < 10:
+                report = verify_journal(tmp_path / "journal")
+                segments = report.streams[0].segments
+                assert report.verdict is Verdict.INTACT, report.findings
+                reader.refresh()
+                while batch := reader.read(position):
+                    assert [entry.index for entry in batch] == list(range(position, position + len(batch)))
+                    position += len(batch)
+    finally:
+        stop.set()
+        thread.join()
+        assert journal.close() == 0
+    report = verify_journal(tmp_path / "journal")
+    assert (report.verdict, report.findings) == (Verdict.INTACT, ())
+    assert report.streams[0].size >= position > 0
+    assert len(report.streams[0].keys) > 1
+
+
 def test_progress_tells_of_all_bytes(tmp_path: Path) -> None:
     maker = make_small(tmp_path / "journal")
     told: list[int] = []
@@ -305,6 +385,15 @@ def test_notes_are_what_was_written(tmp_path: Path) -> None:
         assert b"".join(note.to_bytes() + b"\n" for note in notes) == data
         assert last_note(data) == notes[-1]
         assert all(parse_note(note.to_bytes()) == note for note in notes)
+
+
+def test_no_number_of_notices_hides_what_is_worse() -> None:
+    findings = Findings("sec")
+    for _ in range(FINDINGS_MAX + 5):
+        findings.add(Kind.TORN, Severity.NOTICE, "a notice")
+    findings.tampered(Kind.MODIFIED, "the one that counts")
+    assert len(findings.all) == FINDINGS_MAX + 1
+    assert findings.all[-1].severity is Severity.TAMPERED
 
 
 def test_findings_as_json(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """What verification says: findings, what was found of each stream, and the verdict."""
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from xproxy.journal.format import SegmentName
 from xproxy.journal.note import VerifierKey
+
+FINDINGS_MAX: Final = 1_000  # of one stream and severity; who has more knows enough
 
 
 class Severity(enum.IntEnum):
@@ -70,6 +73,45 @@ class Finding:
             "message": self.message,
         }
         return {name: value for name, value in json.items() if value is not None}
+
+
+class Findings:
+    """What was found in one stream, in order."""
+
+    def __init__(self, stream: str) -> None:
+        self._stream = stream
+        self.all: list[Finding] = []
+        self._counts = dict.fromkeys(Severity, 0)
+
+    def add(
+        self,
+        kind: Kind,
+        severity: Severity,
+        message: str,
+        *,
+        segment: SegmentName | None = None,
+        index: int | None = None,
+        end_index: int | None = None,
+    ) -> None:
+        """Add a finding. No number of lesser ones can crowd out a worse one."""
+        self._counts[severity] += 1
+        if self._counts[severity] > FINDINGS_MAX:
+            return
+        self.all.append(
+            Finding(
+                kind=kind,
+                severity=severity,
+                stream=self._stream,
+                segment=None if segment is None else segment.stem,
+                index=index,
+                end_index=end_index,
+                message=message,
+            )
+        )
+
+    def tampered(self, kind: Kind, message: str, **where: Any) -> None:
+        """Add a finding that means the bytes are not what was signed."""
+        self.add(kind, Severity.TAMPERED, message, **where)
 
 
 @attrs.frozen(kw_only=True)

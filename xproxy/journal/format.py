@@ -46,6 +46,8 @@ known.
 **Segments.** The serial of a new segment is 1 above the highest ever used. Order by (first index, serial) is order by
 serial. A segment is one process's work and is appended to by that process only, until it is sealed (segment-close,
 truncated to its last frame), or the process dies, or a write fails. After either of these it is never written again.
+(A crash between the close and the cut leaves zeros behind a segment-close; the next start names them like any tail. A
+new segment whose first commit fails is removed, where that works: while a disk is full there is one at every attempt.)
 The next segment's open entry says what of the older ones belongs to the log:
 
 * ``previous``: the newest older segment that has leaves in the log, and where they end. Frames of it at or above
@@ -59,7 +61,8 @@ a running process they are absent: what the disk has there is anybody's guess.
 **Notes.** After each group commit a checkpoint is appended to the live segment's ``.notes``. The frames are durable
 before: *durable is what a note covers*, and readers show nothing else. When a segment is sealed, or found after a
 crash, its notes are thinned (written anew, then renamed over): kept are the first and the last, one a minute, all
-around a rotation of keys, and each one handed outside. A note torn by a crash disappears then.
+around a rotation of keys, and each one handed outside. A note torn by a crash disappears then. There is one file of
+notes a segment, so that thinning writes little and never touches what older segments vouch for.
 
 After a crash, whole frames above the last note are adopted: they go on belonging to the log, and the next open entry
 names them in ``unsigned_from``. They become readable with that segment's first note.

@@ -30,12 +30,13 @@ from pathlib import Path
 
 from xproxy.errors import FileProblem
 from xproxy.journal.anchor import Anchor, load_anchors, parse_anchors
+from xproxy.journal.chain import Snapshot
 from xproxy.journal.findings import Finding, Kind, Report, Severity, StreamReport, Verdict
 from xproxy.journal.format import LOCK_FILE, ORIGIN_FILE, FormatProblem, stream_origin
 from xproxy.journal.note import Note, is_name
 from xproxy.journal.policy import Policy
 from xproxy.journal.reader import Progress, StreamPlace, read_open, segment_names, stream_places
-from xproxy.journal.verify_stream import Snapshot, StreamVerifier, origin_of
+from xproxy.journal.verify_stream import StreamVerifier, origin_of
 
 __all__ = [
     "Anchor",

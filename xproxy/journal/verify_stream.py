@@ -4,26 +4,21 @@ What it must find, and why, stands in ``verify.py``.
 """
 
 import bisect
-import hashlib
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import orjson
 
 from xproxy.errors import FileProblem
 from xproxy.journal.anchor import Anchor, notes_of_heartbeat
-from xproxy.journal.findings import Finding, KeyInForce, Kind, Severity, StreamReport
+from xproxy.journal.chain import Chain, Link, Snapshot
+from xproxy.journal.findings import Findings, KeyInForce, Kind, Severity, StreamReport
 from xproxy.journal.format import (
-    NOTES_SUFFIX,
-    SEGMENT_SUFFIX,
     CloseReason,
     Entry,
     EntryType,
     FormatProblem,
-    OldSegment,
     OpenReason,
     SegmentClose,
     SegmentName,
@@ -34,58 +29,14 @@ from xproxy.journal.format import (
 )
 from xproxy.journal.note import Checkpoint, Note, NoteProblem, VerifierKey, parse_note
 from xproxy.journal.policy import Policy
-from xproxy.journal.reader import Progress, StreamPlace, read_open, segment_names
-from xproxy.journal.scan import CHUNK_BYTES, Damage, Scan
+from xproxy.journal.reader import Progress, StreamPlace
+from xproxy.journal.scan import Damage, Scan
 from xproxy.journal.tree import Frontier
-
-FINDINGS_MAX: Final = 1_000  # of one stream; who has more knows enough
 
 
 def origin_of(note: Note) -> str:
     """Return the log that a note is of."""
     return note.text.partition("\n")[0]
-
-
-@attrs.frozen
-class Snapshot:
-    """What there was of a stream when the verification began: a writer may go on meanwhile."""
-
-    names: list[SegmentName]
-    files: list[str]
-    size: int  # of the newest note
-
-    @classmethod
-    def take(cls, directory: Path) -> "Snapshot":
-        names = segment_names(directory)
-        try:
-            files = os.listdir(directory)
-        except OSError as error:
-            raise FileProblem.from_os_error(error, doing="read the journal", path=directory) from error
-        size = 0
-        for name in reversed(names):
-            try:
-                notes, _ = parse_notes((directory / name.notes_file).read_bytes())
-            except (OSError, FormatProblem):
-                continue
-            if notes:
-                size = notes[-1].checkpoint.size
-                break
-        return cls(names, files, size)
-
-
-@attrs.frozen(kw_only=True)
-class _Link:
-    """A segment in the chain. What the next one says of it, if there is one."""
-
-    name: SegmentName
-    opened: SegmentOpen | None  # None: it cannot be read, ``problem`` says why
-    problem: str | None
-    successor: SegmentOpen | None
-    is_newest: bool
-
-    @property
-    def said(self) -> OldSegment | None:
-        return None if self.successor is None else self.successor.previous
 
 
 _Awaited = tuple[int, str, Note, int | None]
@@ -108,7 +59,8 @@ class StreamVerifier:
     progress: Progress = attrs.field(kw_only=True)
 
     ops_notes: list[tuple[int, Note]] = attrs.field(factory=list, init=False)
-    _findings: list[Finding] = attrs.field(factory=list, init=False)
+    _findings: Findings = attrs.field(init=False)
+    _chain: Chain = attrs.field(init=False)
     _keys: list[KeyInForce] = attrs.field(factory=list, init=False)
     _proved: set[bytes] = attrs.field(factory=set, init=False)  # public keys with a good note in this log
     _cosigners: list[KeyInForce] = attrs.field(factory=list, init=False)  # old keys, and from when on they sign too
@@ -126,12 +78,19 @@ class StreamVerifier:
     _vouched: bool = attrs.field(default=False, init=False)  # a heartbeat of sec holds a note that fits
     _is_damaged: bool = attrs.field(default=False, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        self._findings = Findings(self.place.path.name)
+        self._chain = Chain(
+            self.place.path, self.snapshot, self._findings, is_live=self.is_live, progress=self.progress
+        )
+
     def run(self) -> StreamReport:
         """Verify the stream."""
-        self._check_files()
-        chain = self._follow_chain()
-        if not chain and not self._findings:
-            self._found(Kind.EMPTY, Severity.INCOMPLETE, "there is no entry at all")
+        self._chain.check_files()
+        chain = self._chain.follow()
+        self._is_damaged = self._chain.has_hole
+        if not chain and not self._findings.all:
+            self._findings.add(Kind.EMPTY, Severity.INCOMPLETE, "there is no entry at all")
         self._awaited = self._sort_awaited()
         self._tie_at = dict.fromkeys((size for size, *_ in self._awaited), 0)
         for link in chain:
@@ -149,184 +108,10 @@ class StreamVerifier:
             keys=tuple(self._keys),
             trusted_by=self._check_trust(),
             anchored_size=self._anchored,
-            findings=tuple(self._findings),
+            findings=tuple(self._findings.all),
         )
 
     _awaited: list[_Awaited] = attrs.field(factory=list, init=False)
-
-    # findings
-
-    def _found(
-        self,
-        kind: Kind,
-        severity: Severity,
-        message: str,
-        *,
-        segment: SegmentName | None = None,
-        index: int | None = None,
-        end_index: int | None = None,
-    ) -> None:
-        if len(self._findings) >= FINDINGS_MAX:
-            return
-        self._findings.append(
-            Finding(
-                kind=kind,
-                severity=severity,
-                stream=self.place.path.name,
-                segment=None if segment is None else segment.stem,
-                index=index,
-                end_index=end_index,
-                message=message,
-            )
-        )
-
-    def _tampered(self, kind: Kind, message: str, **where: Any) -> None:
-        self._found(kind, Severity.TAMPERED, message, **where)
-
-    # which segments there are
-
-    def _check_files(self) -> None:
-        """Every file that looks like a part of the log must be one."""
-        serials: dict[int, SegmentName] = {}
-        present = set(self.snapshot.files)
-        for file in sorted(present):
-            if not file.endswith((SEGMENT_SUFFIX, NOTES_SUFFIX)):
-                continue
-            name = SegmentName.from_file(file)
-            if name is None:
-                self._tampered(Kind.FOREIGN_FILE, f"{file!r} is no name of a segment")
-            elif file == name.notes_file and name.segment_file not in present:
-                self._tampered(Kind.DELETED, f"there are notes, and no {name.segment_file}", segment=name)
-            elif serials.setdefault(name.serial, name) != name:
-                other = serials[name.serial].segment_file
-                self._tampered(Kind.FOREIGN_FILE, f"{file} and {other} have one serial", segment=name)
-
-    def _follow_chain(self) -> list[_Link]:
-        """Return the segments that hold log in order, by what each says of the one before."""
-        names = list(self.snapshot.names)
-        opens: dict[SegmentName, SegmentOpen | str] = {}
-        for name in names:
-            try:
-                opens[name] = read_open(self.place.path / name.segment_file)[0]
-            except FormatProblem as problem:
-                opens[name] = str(problem)
-        chain: list[_Link] = []
-        accounted: set[SegmentName] = set()
-        successor: SegmentOpen | None = None
-        # Newer than the newest that can be read: a start that came to nothing, or damage.
-        while names and isinstance(opens[names[-1]], str):
-            name = names.pop()
-            accounted.add(name)
-            self._judge_unreadable_newest(name, str(opens[name]), is_only=not names)
-        current = names[-1] if names else None
-        while current is not None:
-            name, is_newest = current, not chain
-            accounted.add(name)
-            found = opens.get(name)
-            if found is None:
-                # The file is not there. Go on with what is.
-                assert successor is not None
-                self._tampered(
-                    Kind.DELETED,
-                    f"the segment is not there, though {successor.name.stem} goes on from it",
-                    segment=name,
-                    index=name.first_index,
-                    end_index=successor.name.first_index,
-                )
-                self._is_damaged = True
-                current, successor = self._next_older(names, accounted, name), None
-                continue
-            if isinstance(found, str):
-                chain.append(_Link(name=name, opened=None, problem=found, successor=successor, is_newest=is_newest))
-                current, successor = self._next_older(names, accounted, name), None
-                continue
-            chain.append(_Link(name=name, opened=found, problem=None, successor=successor, is_newest=is_newest))
-            self._judge_torn(found, accounted)
-            previous = found.previous
-            if previous is None:
-                if name.first_index != 0:
-                    self._tampered(Kind.DELETED, "it is not the first, and names none before", segment=name)
-                current = None
-            elif previous.name.serial >= name.serial or previous.name.first_index > name.first_index:
-                self._tampered(Kind.REORDERED, f"it names {previous.name.stem} as the one before", segment=name)
-                current, successor = self._next_older(names, accounted, name), None
-            else:
-                current, successor = previous.name, found
-        for extra in self.snapshot.names:
-            if extra not in accounted:
-                self._tampered(Kind.FOREIGN_FILE, "no other segment knows of it", segment=extra)
-        chain.reverse()
-        return chain
-
-    def _next_older(
-        self, names: list[SegmentName], accounted: set[SegmentName], name: SegmentName
-    ) -> SegmentName | None:
-        older = [each for each in names if each.serial < name.serial and each not in accounted]
-        return older[-1] if older else None
-
-    def _judge_unreadable_newest(self, name: SegmentName, problem: str, *, is_only: bool) -> None:
-        notes = self._parse_notes_leniently(name)
-        if notes:
-            size = notes[-1].checkpoint.size
-            self._tampered(
-                Kind.MODIFIED,
-                f"{problem}, though a note was signed over entries up to {size}",
-                segment=name,
-                index=name.first_index,
-                end_index=max(size, name.first_index + 1),
-            )
-        elif not self.is_live:
-            what = "the log was never begun" if is_only else "a start came to nothing, and no other followed"
-            self._found(Kind.TORN, Severity.INCOMPLETE, f"{problem}: {what}", segment=name)
-
-    def _judge_torn(self, opened: SegmentOpen, accounted: set[SegmentName]) -> None:
-        """Check the segments that ``opened`` says hold no log."""
-        for old in opened.torn:
-            accounted.add(old.name)
-            self._check_tail(old, opened.name)
-            self._found(
-                Kind.TORN,
-                Severity.NOTICE,
-                f"a segment without log, named by {opened.name.stem}"
-                + ("" if old.file_bytes is None else f": {old.file_bytes} bytes"),
-                segment=old.name,
-            )
-            notes = self._parse_notes_leniently(old.name)
-            if notes and notes[-1].checkpoint.size > opened.name.first_index:
-                self._tampered(Kind.TRUNCATED, "a note was signed in a segment that is no log", segment=old.name)
-
-    def _parse_notes_leniently(self, name: SegmentName) -> list[Note]:
-        try:
-            return parse_notes((self.place.path / name.notes_file).read_bytes())[0]
-        except (OSError, FormatProblem):
-            return []
-
-    def _check_tail(self, old: OldSegment, by: SegmentName) -> None:
-        """Compare what stands behind the log in an old segment with what was found there when the next began."""
-        path = self.place.path / old.name.segment_file
-        expected = old.file_bytes
-        if expected is None:
-            return  # a write failed there: what the disk has is anybody's guess
-        try:
-            with path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                found = hashlib.sha256()
-                file.seek(old.log_bytes)
-                while data := file.read(CHUNK_BYTES):
-                    found.update(data)
-                    self.progress(len(data))
-        except FileNotFoundError:
-            self._tampered(Kind.DELETED, f"{by.stem} names it, and it is not there", segment=old.name)
-            return
-        except OSError as error:
-            raise FileProblem.from_os_error(error, doing="read", path=path) from error
-        if size != expected:
-            kind = Kind.TRUNCATED if size < expected else Kind.MODIFIED
-            self._tampered(kind, f"the file has {size} bytes, not {expected}", segment=old.name)
-        elif old.tail_sha256 is not None and found.digest() != old.tail_sha256:
-            self._tampered(Kind.MODIFIED, "what a crash left behind its last entry was changed", segment=old.name)
-        elif old.tail_sha256 is None and size > old.log_bytes:
-            self._tampered(Kind.MODIFIED, "bytes stand behind the last entry", segment=old.name)
 
     # what must come out
 
@@ -344,22 +129,24 @@ class StreamVerifier:
 
     # one segment
 
-    def _verify_segment(self, link: _Link) -> None:
+    def _verify_segment(self, link: Link) -> None:
         self._segment_count += 1
         name, opened = link.name, link.opened
         if opened is None:
             end = None if link.successor is None else link.successor.name.first_index
-            self._tampered(Kind.MODIFIED, f"{link.problem}", segment=name, index=name.first_index, end_index=end)
+            self._findings.tampered(
+                Kind.MODIFIED, f"{link.problem}", segment=name, index=name.first_index, end_index=end
+            )
             self._tree = None
             return
         self._check_open(opened, name)
         if link.said is not None:
             assert link.successor is not None
-            self._check_tail(link.said, link.successor.name)
+            self._chain.check_tail(link.said, link.successor.name)
         tree = self._tree
         if tree is not None and (tree.size != name.first_index or tree.peaks != opened.peaks):
             if not self._is_damaged:
-                self._tampered(
+                self._findings.tampered(
                     Kind.MODIFIED,
                     f"the tree before it is not the one it goes on from ({tree.size} entries, not {name.first_index})",
                     segment=name,
@@ -376,21 +163,23 @@ class StreamVerifier:
             self._walk(link, opened, notes)
         except Damage as damage:
             end_index = damage.end_index
-            self._tampered(damage.kind, damage.message, segment=name, index=damage.index, end_index=end_index)
+            self._findings.tampered(damage.kind, damage.message, segment=name, index=damage.index, end_index=end_index)
             self._is_damaged = True
             self._tree = None
             return
 
     def _check_open(self, opened: SegmentOpen, name: SegmentName) -> None:
         if opened.origin != self.origin:
-            self._tampered(Kind.FOREIGN_FILE, f"it is of the log {opened.origin!r}", segment=name)
+            self._findings.tampered(Kind.FOREIGN_FILE, f"it is of the log {opened.origin!r}", segment=name)
         if opened.seal is not None and not (self.place.path / f"{name.stem}.keys").exists():
-            self._found(Kind.KEY_WRAP_MISSING, Severity.INCOMPLETE, "nobody can decrypt it any more", segment=name)
+            self._findings.add(
+                Kind.KEY_WRAP_MISSING, Severity.INCOMPLETE, "nobody can decrypt it any more", segment=name
+            )
         if not self._keys:
             self._keys.append(KeyInForce(from_size=0, key=opened.vkey))
         elif self._keys[-1].key != opened.vkey:
             if not self._is_damaged:
-                self._tampered(
+                self._findings.tampered(
                     Kind.UNTRUSTED_KEY,
                     f"it names the key {opened.vkey}, in force is {self._keys[-1].key}",
                     segment=name,
@@ -398,9 +187,9 @@ class StreamVerifier:
                 )
             self._keys.append(KeyInForce(from_size=name.first_index + 1, key=opened.vkey))
         if opened.vkey.name != self.origin and opened.origin == self.origin:
-            self._tampered(Kind.UNTRUSTED_KEY, f"its key signs for {opened.vkey.name}", segment=name)
+            self._findings.tampered(Kind.UNTRUSTED_KEY, f"its key signs for {opened.vkey.name}", segment=name)
         if opened.unsigned_from is not None:
-            self._found(
+            self._findings.add(
                 Kind.UNSIGNED_AT_CRASH,
                 Severity.NOTICE,
                 "no note covered these when the process died; the next one does",
@@ -409,7 +198,7 @@ class StreamVerifier:
                 end_index=name.first_index,
             )
         if opened.predecessor is not None:
-            self._found(
+            self._findings.add(
                 Kind.NEW_GENERATION,
                 Severity.NOTICE,
                 f"this log was begun because {_origin_and_size(opened.predecessor)} could not be gone on with",
@@ -427,18 +216,18 @@ class StreamVerifier:
             said = parse_note(opened.note.encode())
             checkpoint = said.checkpoint
         except NoteProblem as problem:
-            self._tampered(Kind.MODIFIED, f"the note in its first entry: {problem}", segment=name)
+            self._findings.tampered(Kind.MODIFIED, f"the note in its first entry: {problem}", segment=name)
             return
         last = None if self._last_note is None else self._last_note.checkpoint
         if last is None or last.size < checkpoint.size:
             if not self._is_damaged:
-                self._tampered(
+                self._findings.tampered(
                     Kind.DELETED, f"the note of size {checkpoint.size}, which it names, is not there", segment=name
                 )
         elif last.size == checkpoint.size and last != checkpoint:
-            self._tampered(Kind.FORKED, f"two notes of size {last.size} differ", segment=name)
+            self._findings.tampered(Kind.FORKED, f"two notes of size {last.size} differ", segment=name)
 
-    def _read_notes(self, link: _Link) -> list[Note]:
+    def _read_notes(self, link: Link) -> list[Note]:
         """Return the notes of a segment's time."""
         name = link.name
         path = self.place.path / name.notes_file
@@ -451,14 +240,14 @@ class StreamVerifier:
         try:
             notes, end = parse_notes(data)
         except FormatProblem as problem:
-            self._tampered(Kind.MODIFIED, f"{name.notes_file} {problem}", segment=name)
+            self._findings.tampered(Kind.MODIFIED, f"{name.notes_file} {problem}", segment=name)
             return self._salvage(data)
         is_whole = end == len(data)
         if not is_whole and not self.is_live:
             # Where a write failed that is so. Else it is cut away at the next start.
             is_explained = link.successor is not None and link.successor.reason is OpenReason.FAILED
             severity = Severity.NOTICE if is_explained else Severity.INCOMPLETE
-            self._found(Kind.TORN, severity, f"the last note in {name.notes_file} is cut off", segment=name)
+            self._findings.add(Kind.TORN, severity, f"the last note in {name.notes_file} is cut off", segment=name)
         if self.is_live:
             notes = [note for note in notes if note.checkpoint.size <= self.snapshot.size]
         return notes
@@ -476,7 +265,7 @@ class StreamVerifier:
                 continue
         return []
 
-    def _walk(self, link: _Link, opened: SegmentOpen, notes: list[Note]) -> None:
+    def _walk(self, link: Link, opened: SegmentOpen, notes: list[Note]) -> None:
         """Read the frames of a segment, and compare the tree with each note on the way.
 
         Raises: Damage.
@@ -485,7 +274,7 @@ class StreamVerifier:
         end_index = None if link.successor is None else link.successor.name.first_index
         if said is not None and said.log_bytes == 0:
             if notes and end_index is not None and notes[-1].checkpoint.size > end_index:
-                self._tampered(Kind.TRUNCATED, "a note was signed over entries that are no log", segment=name)
+                self._findings.tampered(Kind.TRUNCATED, "a note was signed over entries that are no log", segment=name)
             return
         checks = _Checks(self, name, notes, end_index)
         signed_size = max((note.checkpoint.size for note in notes), default=name.first_index)
@@ -512,7 +301,7 @@ class StreamVerifier:
                 raise
             # Behind the last note of the newest segment: nobody was told that this is durable.
             if not self.is_live:
-                self._found(Kind.TORN, Severity.INCOMPLETE, damage.message, segment=name, index=damage.index)
+                self._findings.add(Kind.TORN, Severity.INCOMPLETE, damage.message, segment=name, index=damage.index)
         finally:
             self._octets += scan.octets
             self._note_count += len(notes)
@@ -531,17 +320,19 @@ class StreamVerifier:
         if notes:
             self._last_note = notes[-1]
 
-    def _check_tail_of_newest(self, link: _Link, scan: "Scan", state: "_SegmentState") -> None:
+    def _check_tail_of_newest(self, link: Link, scan: "Scan", state: "_SegmentState") -> None:
         if not link.is_newest or self.is_live:
             return
         if state.closed is not None:
+            # Anything but zeros behind a close was damage already (_walk).
             if scan.tail is not Tail.NOTHING:
-                self._tampered(Kind.MODIFIED, "bytes stand behind its last entry", segment=link.name)
+                what = "the room behind its last entry was not cut off: its writer died while it closed"
+                self._findings.add(Kind.UNSEALED, Severity.INCOMPLETE, what, segment=link.name)
             elif state.closed.reason is not CloseReason.STOPPED:
                 what = f"it was closed for its {state.closed.reason.value}, and none follows"
-                self._found(Kind.UNSEALED, Severity.INCOMPLETE, what, segment=link.name)
+                self._findings.add(Kind.UNSEALED, Severity.INCOMPLETE, what, segment=link.name)
         else:
-            self._found(
+            self._findings.add(
                 Kind.UNSEALED, Severity.INCOMPLETE, "the log was not closed: its writer died", segment=link.name
             )
 
@@ -561,7 +352,7 @@ class StreamVerifier:
         size = checkpoint.size
         where: dict[str, Any] = {"segment": segment, "index": size - 1, "end_index": size}
         if checkpoint.origin != self.origin:
-            self._tampered(Kind.FOREIGN_FILE, f"a note is of the log {checkpoint.origin}", **where)
+            self._findings.tampered(Kind.FOREIGN_FILE, f"a note is of the log {checkpoint.origin}", **where)
             return
         # Entries are read ahead of the notes: a rotation may be known that this note is older than.
         signers = [*(old.key for old in self._cosigners if old.from_size <= size), self._key_at(size)]
@@ -569,7 +360,7 @@ class StreamVerifier:
             for key in signers:
                 key.verify(note)
         except NoteProblem as problem:
-            self._tampered(Kind.BAD_SIGNATURE, f"the note of size {size}: {problem}", **where)
+            self._findings.tampered(Kind.BAD_SIGNATURE, f"the note of size {size}: {problem}", **where)
             return
         if tree.root() != checkpoint.root:
             start = 0 if self._signed is None else self._signed.size
@@ -584,7 +375,7 @@ class StreamVerifier:
         if self._other_tree_segment == segment:
             return  # once wrong, all later roots of the segment are
         self._other_tree_segment = segment
-        self._tampered(
+        self._findings.tampered(
             Kind.MODIFIED,
             f"entries {start} to {end - 1} are not those that were signed",
             segment=segment,
@@ -602,7 +393,7 @@ class StreamVerifier:
             if wanted != size:
                 continue  # it lies in what is damaged
             if tree.root() != note.checkpoint.root:
-                self._tampered(
+                self._findings.tampered(
                     Kind.FORKED,
                     f"the {wanted} entries that {who} vouches for are not these",
                     index=0,
@@ -612,28 +403,28 @@ class StreamVerifier:
             try:
                 self._key_at(wanted).verify(note)
             except NoteProblem as problem:
-                self._tampered(Kind.BAD_SIGNATURE, f"the note of {who}: {problem}")
+                self._findings.tampered(Kind.BAD_SIGNATURE, f"the note of {who}: {problem}")
                 continue
             if sec_index is None:
                 self._anchored = max(self._anchored, wanted)
                 continue
             self._vouched = True
             if (tie := self._tie_at.get(wanted, 0)) > sec_index:
-                self._tampered(
+                self._findings.tampered(
                     Kind.REORDERED,
                     f"entry {wanted - 1} was made after entry {tie - 1} of sec, and {who} knew it already",
                     index=wanted - 1,
                     end_index=wanted,
                 )
 
-    def _check_end(self, chain: list[_Link]) -> None:
+    def _check_end(self, chain: list[Link]) -> None:
         signed = 0 if self._signed is None else self._signed.size
         for wanted, who, _, sec_index in self._awaited:
             kind = Kind.ROLLED_BACK if sec_index is None else Kind.TRUNCATED
             message = f"{who} vouches for {wanted} entries, here are {self._size}"
-            self._tampered(kind, message, index=self._size, end_index=wanted)
+            self._findings.tampered(kind, message, index=self._size, end_index=wanted)
         if chain and not self._is_damaged and self._size > signed and not self.is_live:
-            self._found(
+            self._findings.add(
                 Kind.UNSIGNED,
                 Severity.INCOMPLETE,
                 "no note covers these",
@@ -652,15 +443,15 @@ class StreamVerifier:
             # ops begins with the first debug record, which may have come after the policy was carried away.
             if self._size and by_sec is None:
                 what = "the policy names no key of it, and no heartbeat of sec vouches for it yet"
-                self._found(Kind.UNTRUSTED_KEY, Severity.INCOMPLETE, what)
+                self._findings.add(Kind.UNTRUSTED_KEY, Severity.INCOMPLETE, what)
             return by_sec
         if not trusted:
-            self._tampered(Kind.UNTRUSTED_KEY, f"the policy names no key of the log {self.origin}")
+            self._findings.tampered(Kind.UNTRUSTED_KEY, f"the policy names no key of the log {self.origin}")
             return None
         if any(key.public in self._proved for key in trusted):
             return "policy"
         if self._size:
-            self._tampered(Kind.UNTRUSTED_KEY, "no note is signed by a key that the policy names")
+            self._findings.tampered(Kind.UNTRUSTED_KEY, "no note is signed by a key that the policy names")
         return None
 
 
@@ -677,9 +468,11 @@ class _Checks:
         for note in notes:
             size = note.checkpoint.size
             if size < previous or size == segment.first_index:
-                verifier._tampered(Kind.REORDERED, f"a note of size {size} is out of its place", segment=segment)
+                verifier._findings.tampered(
+                    Kind.REORDERED, f"a note of size {size} is out of its place", segment=segment
+                )
             elif end_index is not None and size > end_index:
-                verifier._tampered(
+                verifier._findings.tampered(
                     Kind.TRUNCATED,
                     f"a note was signed over {size} entries, the segment ends before {end_index}",
                     segment=segment,
@@ -689,7 +482,9 @@ class _Checks:
             else:
                 same = self._notes.setdefault(size, [])
                 if same and same[-1] == note:
-                    verifier._tampered(Kind.DUPLICATED, f"the note of size {size} is there twice", segment=segment)
+                    verifier._findings.tampered(
+                        Kind.DUPLICATED, f"the note of size {size} is there twice", segment=segment
+                    )
                 same.append(note)
             previous = max(size, previous)
         sizes = set(self._notes)
@@ -771,12 +566,12 @@ class _SegmentState:
             return
         where: dict[str, Any] = {"segment": self._name, "index": index, "end_index": index + 1}
         if tie < verifier._tie:
-            verifier._tampered(
+            verifier._findings.tampered(
                 Kind.REORDERED, f"entry {index} was made before entry {verifier._tie} of sec, the one before it after",
                 **where,
             )  # fmt: skip
         if tie > verifier.sec_size and not verifier._tie > verifier.sec_size:
-            verifier._tampered(
+            verifier._findings.tampered(
                 Kind.TRUNCATED, f"entry {index} was made when sec had {tie} entries, here are {verifier.sec_size}",
                 **where,
             )  # fmt: skip
@@ -790,7 +585,7 @@ class _SegmentState:
     def silent(self, index: int, seconds: float) -> None:
         """Between entry ``index`` and the one before it so much time passed."""
         if self._verifier.sec_size is None:
-            self._verifier._found(
+            self._verifier._findings.add(
                 Kind.SILENCE,
                 Severity.INCOMPLETE,
                 f"{seconds:.0f} s without an entry, though the proxy ran",

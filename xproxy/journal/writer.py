@@ -55,6 +55,7 @@ from xproxy.journal.format import (
     JOURNAL_DIRECTORY,
     ORIGIN_FILE,
     CloseReason,
+    OpenReason,
     stream_directory,
 )
 from xproxy.journal.inbox import Inbox
@@ -617,7 +618,16 @@ class Journal:
         if self._own or self._logged:
             self._store([])
         for log in (self._ops.log, self._sec):
-            if log is not None and log.is_live:
+            if log is None:
+                continue
+            if not log.is_live and self._health.is_ok and log.next_reason is OpenReason.ROTATED:
+                # The last segment was full just now. One more says that this was the end: were it missing, verify.py
+                # could not tell an orderly stop from a newest segment that somebody removed.
+                try:
+                    log.begin()
+                except CommitFailed as failed:
+                    self._segment_failed_late(log, failed)
+            if log.is_live:
                 self._seal(log, CloseReason.STOPPED)
         if self._gap is not None:
             self._lost_count += self._gap.counts.total()
