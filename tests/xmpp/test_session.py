@@ -1,6 +1,7 @@
 """The session core, told as dialogues."""
 
 import pytest
+from lxml import etree
 
 from tests.support.dialogue import (
     BIND,
@@ -46,6 +47,7 @@ from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Phase
 
 SM = "xmlns='urn:xmpp:sm:3'"
+STANZA_ERRORS = "urn:ietf:params:xml:ns:xmpp-stanzas"
 
 
 def byte_by_byte(data: bytes) -> list[bytes]:
@@ -352,6 +354,76 @@ def test_a_stanza_above_the_limit_closes() -> None:
     talk.client("<message><body>" + "x" * 5000)
     limits = [event for event in talk.events if isinstance(event, LimitReached)]
     assert limits[-1].closes
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.LIMIT_REACHED
+
+
+def new_names(count: int, word: str) -> str:
+    """Elements whose names, and whose namespaces' names, nobody has met."""
+    return "".join(f"<{word}{i} xmlns='urn:{word}:{i}'/>" for i in range(count))
+
+
+@pytest.mark.parametrize("before", ["", "<message><body>a</body></message>", "<message id='1'>"])
+def test_new_names_of_another_user_neither_blind_nor_end_the_session(before: str) -> None:
+    """One archived message with names enough would end its receiver's session at every login."""
+    word = f"nn{len(before)}q"
+    size = 1_000
+    talk = Dialogue(chunks=lambda data: [data[i : i + size] for i in range(0, len(data), size)]).log_in()
+    talk.server(before + "<message>" + new_names(1_200, word) + "</message>" * (1 + before.endswith("'1'>")))
+    assert talk.close is None
+    reached = talk.one(LimitReached)
+    assert (reached.limit, reached.closes, reached.sent_by) == ("stream.names_max", False, Side.SERVER)
+    lost = talk.one(InspectionLost)
+    assert (lost.scope, lost.reason, lost.policy) == (LossScope.ELEMENT, "too-many-names", "relay")
+    talk.seen()
+    talk.server(
+        "<message type='error' id='e'><error type='cancel'><gone " + f"xmlns='{STANZA_ERRORS}'/></error></message>"
+    )
+    assert talk.one(StanzaError).sent_by is Side.SERVER
+    talk.seen()
+    talk.client("<message>" + new_names(300, f"{word}c") + "</message>")
+    assert talk.actions_seen() == []
+    assert talk.close is None
+    assert talk.forwarded == talk.said
+
+
+def test_one_tag_of_another_user_may_not_bring_all_names() -> None:
+    before = etree.memory_debugger.dict_size()
+    talk = Dialogue().log_in()
+    talk.server("<message " + " ".join(f"tagq{i}=''" for i in range(5_000)) + "/><presence/>")
+    assert talk.close is None
+    assert talk.one(InspectionLost).scope is LossScope.ELEMENT
+    assert etree.memory_debugger.dict_size() - before < 2_000
+    assert talk.session.closed(talk.now).from_server.presences == 1
+
+
+def test_names_without_end_are_relayed_unread_and_the_client_is_still_heard() -> None:
+    talk = Dialogue(limits=StreamLimits(names_max=100, names_renewals_max=1, names_before_login_max=64)).log_in()
+    for turn in range(3):
+        talk.server("<message>" + new_names(150, f"ne{turn}q"))
+        talk.server("</message>")
+    scopes = [event.scope for event in talk.events if isinstance(event, InspectionLost)]
+    assert scopes == [LossScope.ELEMENT, LossScope.STREAM]
+    assert [event.closes for event in talk.seen() if isinstance(event, LimitReached)] == [False, False]
+    talk.client(
+        "<message type='error' id='e'><error type='cancel'><gone " + f"xmlns='{STANZA_ERRORS}'/></error></message>"
+    )
+    assert talk.one(StanzaError).sent_by is Side.CLIENT
+    assert talk.close is None
+    assert talk.forwarded == talk.said
+
+
+def test_names_without_end_close_the_session_where_the_policy_says_so() -> None:
+    limits = StreamLimits(names_max=100, names_renewals_max=0, names_before_login_max=64)
+    talk = Dialogue(limits=limits, policy=StreamPolicy(on_inspection_lost_server="close")).log_in()
+    talk.server("<message>" + new_names(150, "np") + "</message>")
+    assert talk.close is not None
+    assert talk.close.cause is CloseCause.INSPECTION_LOST
+
+
+def test_new_names_of_the_client_itself_end_the_session() -> None:
+    talk = Dialogue().log_in()
+    talk.client("<message>" + new_names(1_200, "nc") + "</message>")
     assert talk.close is not None
     assert talk.close.cause is CloseCause.LIMIT_REACHED
 

@@ -32,6 +32,11 @@ class StreamLimits:
         64, "names", "names live as long as the process; strangers get few", validator=attrs.validators.ge(8)
     )
     names_max: int = setting(2_000, "names", "a normal session adds under 200 to a warm process")
+    names_renewals_max: int = setting(
+        3,
+        "times",
+        "what another user's stanza uses up of names_max is given anew, the stanza skipped; more of them are an attack",
+    )
     slice_before_login_bytes: int = setting(
         1_024, "bytes", "the name budget is read after a feed: before login feeds are small"
     )

@@ -63,14 +63,17 @@ def warm() -> None:
 class NameBudget:
     """New XML names one connection may add: both directions and all restarts together.
 
-    It is told of the login, so the other limits that are tighter before it are here too.
+    It is told of the login, so the other limits that are tighter before it are here too. When the session is
+    established the server's direction gets one of its own, ``relayed_to_client``: what it brings was written by
+    others, and must not use up what the client may say.
     """
 
-    __slots__ = ("_limits", "limit", "max", "slice_bytes", "stanza_bytes_max", "stanza_limit", "used")
+    __slots__ = ("_limits", "limit", "max", "renewals", "slice_bytes", "stanza_bytes_max", "stanza_limit", "used")
 
     def __init__(self, limits: StreamLimits) -> None:
         warm()
         self._limits = limits
+        self.renewals: int | None = None  # None: to use it up ends the session; else how often it is filled again
         self.used = 0
         self.max = limits.names_before_login_max
         self.limit = "stream.names_before_login_max"  # the configuration key of ``max``
@@ -85,3 +88,20 @@ class NameBudget:
         self.slice_bytes = SLICE_BYTES
         self.stanza_bytes_max = self._limits.stanza_bytes_max
         self.stanza_limit = "stream.stanza_bytes_max"
+
+    def relayed_to_client(self) -> "NameBudget":
+        """Return the budget of the server's direction of an established session.
+
+        An element of another user that uses it up is skipped, and the budget filled again; a few times.
+        """
+        budget = NameBudget(self._limits)
+        budget.logged_in()
+        budget.renewals = self._limits.names_renewals_max
+        return budget
+
+    def renew(self) -> bool:
+        """Fill the budget again; False: it was done too often."""
+        assert self.renewals is not None
+        self.renewals -= 1
+        self.used = 0
+        return self.renewals >= 0

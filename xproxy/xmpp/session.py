@@ -871,6 +871,7 @@ class Session:
             return
         self._step(_Step.READY)
         self._names.logged_in()
+        self._server.reader.count_names_in(self._names.relayed_to_client())
         self.established = True
         self._end_due_ns = self._success_at_ns = None
         self.next_tick_ns = self._next_due_ns()

@@ -274,6 +274,10 @@ class StreamReader:
             return self._boundary
         return self._mode is _Mode.ENDED or (self._mode is _Mode.FRESH and not self._prolog and not self._retained)
 
+    def count_names_in(self, names: NameBudget) -> None:
+        """Count new names in ``names`` from now on."""
+        self._names = names
+
     def restart(self) -> None:
         """The next octet begins a new document: after proceed, success, compressed, TLS. The offset goes on."""
         self._reset()
@@ -441,6 +445,11 @@ class StreamReader:
             self._names.used += grown
         if self._names.used > self._names.max or self._octets > self._octets_free or self._attributes:
             self._check_limits(items)
+            if self._names.renewals is not None and self._mode is _OPEN and self._has_too_many_names():
+                if not self._passed:
+                    self._skip_open_element(items)
+                else:  # where the element that is open begins is known to the careful way alone
+                    return self._take_care(b"")
         return b""
 
     def _read(self, items: list[Item], end: int) -> int:
@@ -562,7 +571,34 @@ class StreamReader:
         if not self._boundary:
             self._retained.append(data[start:])
             self._retained_bytes += len(data) - start
+        if self._names.renewals is not None and self._has_too_many_names():
+            self._skip_open_element(items)
         return b""
+
+    def _skip_open_element(self, items: list[Item]) -> None:
+        """What others sent used up the names: go on behind the element that is open.
+
+        The names of what was read are known now. It is what may still come in this element that is not looked at.
+        """
+        names = self._names
+        items.append(StreamLimit(limit=names.limit, value=names.max, offset=self._position, closes=False))
+        if not names.renew():
+            self._break(items, ViolationKind.NAMES)
+        elif self._depth > 1 or self._has_too_many_names():  # of its own: a tag that is not complete yet
+            octets = b"".join(self._retained)
+            self._octets = len(octets)
+            skip = ElementSkip(self._header)
+            try:
+                rest = skip.feed(octets)
+            except Refused:
+                rest = b""
+            if rest is not None:  # libxml2 took it, and the element is open
+                self._break(items, ViolationKind.NOT_WELL_FORMED)
+                return
+            self._forget()
+            self._skip = skip
+            self._refusal, self._refused_at = ViolationKind.NAMES, self._position
+            self._mode = _Mode.SKIPPING
 
     def _refuse(self, octets: bytes, unread: int, items: list[Item]) -> bytes:
         """libxml2 refused the element that begins ``octets``; the last ``unread`` of them it has not had."""
@@ -859,7 +895,7 @@ class StreamReader:
         limits, names = self._limits, self._names
         if self._octets > names.stanza_bytes_max:
             self._stop(items, names.stanza_limit, names.stanza_bytes_max)
-        elif names.used > names.max or min(self._attributes, self._quotes // 2) > names.max:
+        elif names.renewals is None and self._has_too_many_names():
             self._stop(items, names.limit, names.max)
         elif self._octets > limits.stanza_bytes_warn and not self._warned:
             self._warned = True
@@ -871,6 +907,10 @@ class StreamReader:
                     closes=False,
                 )
             )
+
+    def _has_too_many_names(self) -> bool:
+        names = self._names
+        return names.used > names.max or min(self._attributes, self._quotes // 2) > names.max
 
     def _stop(self, items: list[Item], limit: str, value: int) -> None:
         items.append(StreamLimit(limit=limit, value=value, offset=self._position, closes=True))

@@ -17,6 +17,7 @@ class ViolationKind(enum.Enum):
     TEXT = "text-at-stream-level"
     TOO_DEEP = "too-deep"
     PARSER_LIMIT = "parser-limit"  # a limit of libxml2, such as 50 000 octets in one name
+    NAMES = "too-many-names"  # more new names than this process may be made to remember
     NESTED_ROOT = "nested-root"
     NOT_A_STREAM = "not-a-stream"  # the root is not stream:stream
     AFTER_END = "after-end"  # octets behind the closing tag
