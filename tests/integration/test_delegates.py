@@ -94,6 +94,8 @@ DIALOGUE: tuple[tuple[str, bytes], ...] = (
     ("client", b"<iq type='result' id='ask-1' to='other@xmpp.test/a'/>"),
     ("client", b"<r xmlns='urn:xmpp:sm:3'/>"),
     ("server", b"<a xmlns='urn:xmpp:sm:3' h='3'/>"),
+    ("client", b"<hello xmlns='urn:example:custom'/>"),
+    ("server", b"<hello xmlns='urn:example:custom'/>"),
     ("client", CLOSE),
     ("server", STREAM_ERROR),
 )

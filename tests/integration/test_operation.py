@@ -94,7 +94,8 @@ def test_two_listeners_serve_alike_and_their_real_addresses_are_told(start_proxy
     assert len(set(proxy.ports)) == 2
     assert 0 not in proxy.ports
     addresses = [f"127.0.0.1:{port}" for port in proxy.ports]
-    assert at(only(proxy.records(), "proxy-started"), "xproxy.listeners") == addresses
+    started = proxy.wait_record("proxy-started")  # the file may be faster than the log
+    assert at(started, "xproxy.listeners") == addresses
     assert all(address in proxy.stderr() for address in addresses)
     for port in proxy.ports:
         mark = proxy.mark()

@@ -7,8 +7,9 @@ import pytest
 
 from tests.support.accounts import DOMAIN, PASSWORDS
 from tests.support.canary import Canary
+from tests.support.golden import check_golden
 from tests.support.mint import Mint
-from tests.support.proxy_process import ProxyProcess
+from tests.support.proxy_process import ProxyProcess, Record, action, at, only
 from tests.support.raw_peer import scripted_server, server_context
 from tests.support.sasl2 import FAST, MECHANISM, Sasl2Server
 from tests.support.slix import Outcome
@@ -23,7 +24,7 @@ ALICE = {"user": "alice", "password": PASSWORDS["alice"]}
 
 def play(
     xmpp_js: type[XmppJs], mint: Mint, canary: Canary, start_proxy: StartProxy, *, takes_tokens: bool
-) -> tuple[Outcome, Outcome, ProxyProcess]:
+) -> tuple[Outcome, Outcome, list[list[Record]]]:
     """Log in twice, the second time with the token of the first, directly and through a proxy."""
     canary.register("a password", PASSWORDS["alice"])
     server = Sasl2Server(
@@ -38,12 +39,12 @@ def play(
 
         direct = once(running.port, mint.ca_file)
         proxied = once(proxy.port, proxy.ca_file)
-        proxy.sessions(count=2)
+        sessions = proxy.sessions(count=2)
     for secret in (*direct.secrets, *proxied.secrets):
         canary.register_payload("a SASL payload or token", secret)
     for token in server.tokens:
         canary.register("a FAST token", token)
-    return direct, proxied, proxy
+    return direct, proxied, sessions
 
 
 @pytest.mark.parametrize("takes_tokens", [True, False], ids=["fresh", "stale"])
@@ -51,7 +52,7 @@ def test_a_login_with_a_token_ends_the_same(
     xmpp_js: type[XmppJs], mint: Mint, canary: Canary, start_proxy: StartProxy, takes_tokens: bool
 ) -> None:
     """Bound in the same round trip; a stale token is refused, and the password tried on the same stream."""
-    direct, proxied, _ = play(xmpp_js, mint, canary, start_proxy, takes_tokens=takes_tokens)
+    direct, proxied, sessions = play(xmpp_js, mint, canary, start_proxy, takes_tokens=takes_tokens)
     assert proxied.final == direct.final
     assert proxied.logins == direct.logins
     assert direct.final == {
@@ -66,3 +67,8 @@ def test_a_login_with_a_token_ends_the_same(
         if takes_tokens
         else {"mechanisms": [FAST, MECHANISM], "failures": ["credentials-expired"]},
     ]
+    check_golden(f"xmppjs-fast-{'fresh' if takes_tokens else 'stale'}", sessions)
+    for session in sessions:
+        assert at(only(session, "session-established"), "xmpp.session.how") == "sasl2"
+    causes = [at(record, "xproxy.cause") for record in sessions[1] if action(record) == "sasl-failed"]
+    assert causes == ([] if takes_tokens else ["stale-token"])
