@@ -493,23 +493,33 @@ def test_a_full_error_log_hides_nothing(noise: bytes, inside: bool) -> None:
 # --- the end, and after ---
 
 
-def test_after_the_end_only_white_space() -> None:
+def test_white_space_after_the_end_is_nothing() -> None:
     for chunks in every_cut(HEADER + b"</stream:stream>\r\n "):
         assert [type(item) for item in read(chunks).items] == [StreamHeader, StreamEnd]
-    for chunks in every_cut(HEADER + b"</stream:stream> <a/>"):
-        reading = read(chunks)
-        assert reading.violations == [("after-end", Severity.STREAM)]
-        assert reading.ended
 
 
-def test_a_second_closing_tag_is_noted_and_hides_nothing() -> None:
-    for chunks in every_cut(HEADER + b"<a/></stream:stream>\n</stream:stream> </stream:stream>"):
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b" <a/>",
+        b"</stream:stream>\n</stream:stream>",
+        b"</stream:features>",
+        b"<iq type='get'><streams/></iq>",
+        b"x & <",
+    ],
+)
+def test_what_stands_behind_the_end_is_noted_once_and_is_no_element(tail: bytes) -> None:
+    for chunks in every_cut(HEADER + b"<a/></stream:stream>" + tail):
         reading = read(chunks)
         assert reading.violations == [("after-end", Severity.NOTE)]
         assert tags(reading) == ["a"]
-    for tail in (b"</stream:stream><a/>", b"</stream:features>", b"</stream:stream >", b"</stream:stream></x>"):
-        for chunks in every_cut(HEADER + b"</stream:stream>" + tail):
-            assert read(chunks).violations[-1] == ("after-end", Severity.STREAM)
+        assert reading.ended
+
+
+@pytest.mark.parametrize("tail", [HEADER, b"<?xml version='1.0'?>", b"<a/><s:stream xmlns:s='x'>", b"<stream>"])
+def test_a_stream_that_begins_behind_the_end_is_not_passed_over(tail: bytes) -> None:
+    for chunks in every_cut(HEADER + b"</stream:stream>" + tail):
+        assert read(chunks).violations == [("after-end", Severity.NOTE), ("after-end", Severity.STREAM)]
 
 
 def test_a_new_header_after_the_end_is_the_sessions_to_allow() -> None:
@@ -517,7 +527,7 @@ def test_a_new_header_after_the_end_is_the_sessions_to_allow() -> None:
     reader.feed(b"</stream:stream>")
     assert reader.at_boundary
     assert reader.opens_stream(HEADER)
-    assert kinds(reader.feed(HEADER)) == [ViolationKind.AFTER_END]
+    assert kinds(reader.feed(HEADER)) == [ViolationKind.AFTER_END, ViolationKind.AFTER_END]
 
 
 def test_a_nested_root_ends_inspection() -> None:

@@ -131,6 +131,8 @@ _RETAINED_BYTES_MAX: Final = 65_536  # above it, the exact end of the last eleme
 _LOCATE_BYTES_MAX: Final = 8_192  # fed one by one to find the very octet that is refused; 5 ms, once a stream
 _LOG_RENEW: Final = 64  # entries; libxml2 reports 100 warnings and 100 errors a document, then it is silent
 _LOG_FULL: Final = 100
+_HEADER_BEHIND_MAX: Final = 72  # octets of a start tag that tell whether it is a stream's
+_HEADER_BEHIND: Final = re.compile(rb"<(?:[^\s<>/:!?]{1,64}:)?stream[\s/>]|<\?xml")
 
 # What one reading of the parser's events led to. Plain numbers: this is the hot path.
 _QUIET: Final = 0  # no event
@@ -201,7 +203,6 @@ class StreamReader:
         "_retained_bytes",
         "_root",
         "_root_name",
-        "_root_tag",
         "_skip",
         "_trouble",
         "_unsaid",
@@ -226,8 +227,7 @@ class StreamReader:
         self._declared = False
         self._header = b""  # from the root's "<" to its ">"
         self._root_name = ""
-        self._root_tag = b""  # its closing tag, as it is spelled
-        self._behind = b""  # the beginning of a closing tag behind the closing tag
+        self._behind = b""  # the last tag behind the closing tag, as far as it came
         self._namespaces: dict[str | None, str] = {}
         self._noted: frozenset[ViolationKind] = frozenset()
         self._octets = 0  # since the last boundary
@@ -766,8 +766,6 @@ class StreamReader:
         self._octets = 0
         self._warned = False
         self._root_name = name = str(root.tag)
-        local = name.rpartition("}")[2]
-        self._root_tag = f"</{root.prefix}:{local}>".encode() if root.prefix else f"</{local}>".encode()
         self._namespaces = dict(root.nsmap)
         items.append(
             StreamHeader(
@@ -795,24 +793,24 @@ class StreamReader:
         return items
 
     def _feed_ended(self, data: bytes, items: list[Item]) -> bytes:
-        """Behind the closing tag: white space, and the same tag once more. The stream is over, so they hide nothing.
+        """Behind the closing tag: noted and passed over. A stream that begins anew ends inspection.
 
-        COMPAT(slixmpp 1.17): it closes by itself when no mechanism is left, and an application that then disconnects
-        closes again. Servers answer the first tag and ignore the second.
+        The stream is over: to a server's parser whatever follows is an error or nothing, so it hides nothing.
+        COMPAT(slixmpp 1.17): it closes twice where an application disconnects behind a refused login.
+        COMPAT(@xmpp/client 0.14, profanity 0.13): they answer acknowledgement requests and send iqs there.
         """
         held = self._behind + data
+        begin = self._position - len(self._behind)
         self._position += len(data)
-        self._behind = b""
-        while held := held.lstrip(WHITE):
-            if held.startswith(self._root_tag):
-                self._note(items, ViolationKind.AFTER_END, self._position - len(held))
-                held = held[len(self._root_tag) :]
-            elif self._root_tag.startswith(held):
-                self._behind = held
-                break
-            else:
-                self._break(items, ViolationKind.AFTER_END, self._position - len(held))
-                break
+        text = held.lstrip(WHITE)
+        if text:
+            self._note(items, ViolationKind.AFTER_END, begin + len(held) - len(text))
+        header = _HEADER_BEHIND.search(held)
+        if header is not None:
+            self._break(items, ViolationKind.AFTER_END, begin + header.end())
+            return b""
+        tag = held.rfind(b"<")
+        self._behind = held[tag : tag + _HEADER_BEHIND_MAX] if tag >= 0 else b""
         return b""
 
     # --- small steps ---
