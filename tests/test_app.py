@@ -86,8 +86,8 @@ async def test_a_run_starts_and_stops_in_form(settings: Settings) -> None:
 
 async def test_a_process_that_keeps_too_many_names_ends_with_an_error(settings: Settings) -> None:
     """A service manager starts it again only if it did not end well."""
-    settings = attrs.evolve(settings, sessions=SessionLimits(names_total_max=1))
-    with pytest.RaisesGroup(pytest.RaisesExc(EnvironmentProblem, match="more than 1 XML names")), trio.fail_after(10):
+    settings = attrs.evolve(settings, sessions=SessionLimits(names_total_max=0))
+    with pytest.RaisesGroup(pytest.RaisesExc(EnvironmentProblem, match="more than 0 XML names")), trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             running: app.Running = await nursery.start(app.run, settings)
             async with await trio.open_tcp_stream("127.0.0.1", running.listeners[0].port) as stream:
