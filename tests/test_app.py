@@ -24,6 +24,7 @@ from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
+from xproxy.config.sessions import SessionLimits
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.config.upstream import UpstreamSettings
@@ -90,6 +91,18 @@ async def test_a_run_starts_and_stops_in_form(settings: Settings) -> None:
     assert (settings.state.directory / "correlation.key").stat().st_size == 32
     with socket.socket() as sock:
         sock.bind((endpoint.ip, endpoint.port))  # it is free again
+
+
+async def test_a_process_that_keeps_too_many_names_ends_with_an_error(settings: Settings) -> None:
+    """A service manager starts it again only if it did not end well."""
+    settings = attrs.evolve(settings, sessions=SessionLimits(names_total_max=0))
+    with pytest.RaisesGroup(pytest.RaisesExc(EnvironmentProblem, match="more than 0 XML names")), trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            running: app.Running = await nursery.start(app.run, settings)
+            async with await trio.open_tcp_stream("127.0.0.1", running.listeners[0].port) as stream:
+                assert await stream.receive_some() == b""
+    assert actions_of(settings)[-1] == "proxy-stopped"
+    assert records_of(settings)[-1]["event"]["reason"] == "names-total-max"
 
 
 async def test_direct_tls_without_a_name_is_for_the_configured_domain(settings: Settings, tmp_path: Path) -> None:

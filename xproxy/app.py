@@ -58,6 +58,7 @@ from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
+from xproxy.xmpp.names import NameTally
 from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
@@ -91,8 +92,8 @@ async def run(
     ``reread`` returns the settings anew on SIGHUP; without it only certificates and the log file are opened again.
 
     Raises:
-        XproxyError: the settings cannot be put to work on this machine, or an output of the log is gone for ever;
-            nothing is left open.
+        XproxyError: the settings cannot be put to work on this machine, an output of the log is gone for ever, or
+            ``sessions.names_total_max`` was reached; nothing is left open.
     """
     assert settings.upstream.address is not None, "load(need_upstream=True) has seen to it"
     state = settings.state.directory
@@ -231,7 +232,15 @@ class _App:
                 await finished.wait()
                 nursery.cancel_scope.cancel()
         save_memory(self._memory, self._settings.state.directory)
-        self._note(ProxyStopped(reason=self._stop_reason or "finished", sessions_aborted=self._dropped))
+        is_out_of_names = self._proxy.is_out_of_names and self._stop_reason is None
+        reason = self._stop_reason or ("names-total-max" if is_out_of_names else "finished")
+        self._note(ProxyStopped(reason=reason, sessions_aborted=self._dropped))
+        if is_out_of_names:
+            raise EnvironmentProblem(
+                f"more than {self._settings.sessions.names_total_max} XML names are kept, and only a new process is "
+                "rid of them",
+                "start xproxy again; a service manager does so by itself (systemd: Restart=on-failure)",
+            )
 
     def stop(self, reason: str) -> None:
         """Drain; told again, drop the sessions."""
@@ -256,8 +265,15 @@ class _App:
         self._dropped = await self._proxy.serve(task_status=task_status)
         finished.set()
 
-    def _new_session(self, mode: LegMode, at_ns: int) -> Session:
-        return Session(limits=self._settings.stream, policy=self._policy, mode=mode, at_ns=at_ns, memory=self._memory)
+    def _new_session(self, mode: LegMode, at_ns: int, strangers: NameTally) -> Session:
+        return Session(
+            limits=self._settings.stream,
+            policy=self._policy,
+            mode=mode,
+            at_ns=at_ns,
+            memory=self._memory,
+            strangers=strangers,
+        )
 
     def _note(self, event: Event) -> None:
         self._channel.put_nowait([self._recorder.record(event, time.time_ns())])

@@ -64,7 +64,7 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_counting_in_and_out() -> None:
     async def main() -> None:
-        admissions = Admissions(sessions_max=3, sessions_per_address_max=2)
+        admissions = Admissions(sessions_max=3, sessions_per_address_max=2, names_per_address_max=9)
         first, _ = admissions.enter("192.0.2.1"), admissions.enter("192.0.2.1")
         assert admissions.refusal_of("192.0.2.1") == (RefusalReason.SESSIONS_PER_ADDRESS_MAX, 2)
         assert admissions.refusal_of("192.0.2.2") is None
@@ -75,6 +75,39 @@ def test_counting_in_and_out() -> None:
         assert admissions.count == 2
 
     trio.run(main)
+
+
+def test_an_address_whose_strangers_brought_too_many_names() -> None:
+    """Per /64 of IPv6, as sessions are counted; others are served, and what was brought is not forgotten."""
+    admissions = Admissions(sessions_max=3, sessions_per_address_max=2, names_per_address_max=9)
+    names = admissions.names_of("2001:db8::1")
+    names.used = 9
+    assert admissions.refusal_of("2001:db8::2") is None
+    admissions.names_of("2001:db8::2").used += 1
+    assert admissions.refusal_of("2001:db8::3") == (RefusalReason.NAMES_PER_ADDRESS_MAX, 9)
+    assert admissions.refusal_of("2001:db8:0:1::1") is None
+
+
+def test_the_addresses_whose_names_are_counted_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "ADDRESSES_MAX", 3)
+    admissions = Admissions(sessions_max=3, sessions_per_address_max=2, names_per_address_max=9)
+    for number in (1, 2, 3, 1, 4):
+        admissions.names_of(f"192.0.2.{number}").used += 1
+    assert admissions.names_of("192.0.2.1").used == 2
+    assert admissions.names_of("192.0.2.2").used == 0
+
+
+async def test_a_client_whose_address_brought_too_many_names_is_turned_away() -> None:
+    with trio.fail_after(10):
+        async with proxying(limits=SessionLimits(names_per_address_max=5)) as rig:
+            client, server = await rig.pair()
+            client.close()
+            server.close()
+            rig.proxy._admissions.names_of("127.0.0.1").used = 6
+            with await rig.connect() as second:
+                assert await receive_all(second) == b""
+            refused = await rig.channel.wait_for(ConnectionRefused)
+            assert (refused.reason, refused.limit) == (RefusalReason.NAMES_PER_ADDRESS_MAX, 5)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.tls import CertificateFacts, TlsEstablished
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe
 from xproxy.xmpp.memory import Memory
+from xproxy.xmpp.names import NameTally
 from xproxy.xmpp.session import Session
 
 E = TypeVar("E")
@@ -85,6 +86,7 @@ class Dialogue:
         policy: StreamPolicy | None = None,
         mode: LegMode = LegMode.CLEAR,
         memory: Memory | None = None,
+        strangers: NameTally | None = None,
         chunks: Callable[[bytes], Iterable[bytes]] = lambda data: [data],
     ) -> None:
         """``chunks`` cuts what is said into what is read."""
@@ -95,6 +97,7 @@ class Dialogue:
             mode=mode,
             at_ns=self.now,
             memory=memory,
+            strangers=strangers,
         )
         self.events: list[Event] = []
         self.actions: list[Action] = []

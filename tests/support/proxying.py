@@ -30,6 +30,7 @@ from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
+from xproxy.xmpp.names import NameTally
 
 E = TypeVar("E", bound=Event)
 
@@ -245,7 +246,7 @@ async def proxying(
     cores: list[StubCore] = []
     ids = itertools.count(1)
 
-    def stub(mode: LegMode, at_ns: int) -> StubCore:
+    def stub(mode: LegMode, at_ns: int, names: NameTally) -> StubCore:
         cores.append(StubCore(mode, at_ns))
         return cores[-1]
 

@@ -44,6 +44,7 @@ from xproxy.events.stream import (
 from xproxy.events.tls import PlaintextAuthentication, StarttlsInjection, StarttlsRefused, TlsFailed, TlsFailure
 from xproxy.xmpp.actions import Close, Forward, LegMode, Pause, Resume, StartTls, VerifyName, Wake
 from xproxy.xmpp.memory import Memory
+from xproxy.xmpp.names import NameTally
 from xproxy.xmpp.session import Phase
 
 SM = "xmlns='urn:xmpp:sm:3'"
@@ -426,6 +427,22 @@ def test_new_names_of_the_client_itself_end_the_session() -> None:
     talk.client("<message>" + new_names(1_200, "nc") + "</message>")
     assert talk.close is not None
     assert talk.close.cause is CloseCause.LIMIT_REACHED
+
+
+def test_the_names_of_all_strangers_of_an_address_are_counted_together() -> None:
+    tally = NameTally(100)
+    Dialogue(strangers=tally).client(HEADER).server(SERVER_HEADER).client("<auth>" + new_names(20, "nsa"))
+    assert 35 < tally.used <= 50
+    Dialogue(strangers=tally).client(HEADER).server(SERVER_HEADER).client("<auth>" + new_names(20, "nsb"))
+    last = Dialogue(strangers=tally).client(HEADER).server(SERVER_HEADER).client("<auth>" + new_names(20, "nsc"))
+    assert tally.is_spent
+    reached = last.one(LimitReached)
+    assert (reached.limit, reached.value, reached.closes) == ("sessions.names_per_address_max", 100, True)
+    used = tally.used
+    known = Dialogue(strangers=tally).log_in()  # what brings no new name is served
+    known.client("<message>" + new_names(20, "nsd") + "</message>")
+    assert known.close is None
+    assert tally.used == used
 
 
 def test_a_deep_headline_neither_blinds_nor_ends_the_session(talk: Dialogue) -> None:

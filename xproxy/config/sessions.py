@@ -43,8 +43,13 @@ class SessionLimits:
     drain_seconds: float = setting(
         30.0, "seconds", "sessions may end by themselves before they are dropped so that clients can resume"
     )
+    names_per_address_max: int = setting(
+        20_000,
+        "names",
+        "new XML names that strangers of one client address (IPv6: one /64) may bring; 50 would fill names_total_max",
+    )
     names_total_max: int = setting(
         1_000_000,
         "names",
-        "XML names are kept as long as the process lives, about 150 bytes each; above it the proxy drains",
+        "XML names are kept as long as the process lives, about 150 bytes each; above it the proxy drains and exits",
     )

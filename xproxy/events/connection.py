@@ -24,6 +24,7 @@ class RefusalReason(enum.Enum):
 
     SESSIONS_MAX = "sessions-max"
     SESSIONS_PER_ADDRESS_MAX = "sessions-per-address-max"
+    NAMES_PER_ADDRESS_MAX = "names-per-address-max"
     DESCRIPTORS = "descriptors"
     NAMES_TOTAL_MAX = "names-total-max"
     DRAINING = "draining"

@@ -31,7 +31,7 @@ class ProxyStopped(EventBase):
     level = Level.INFO
     message = "The proxy stopped."
 
-    reason: str  # "sigterm", "sigint", "finished"
+    reason: str  # "sigterm", "sigint", "finished", "log-gone", "names-total-max"
     sessions_aborted: int  # closed abruptly when the drain time was over
 
 

@@ -4,7 +4,7 @@ import errno
 import logging
 import os
 import socket
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -17,6 +17,7 @@ from xproxy.events import Endpoint
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.proxy.seams import Channel
 from xproxy.proxy.sockets import address_key, close_socket, endpoint_of
+from xproxy.xmpp.names import NameTally
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ BACKLOG: Final = 1_024
 
 ACCEPT_PAUSE_SECONDS: Final = 0.1
 """After the system ran out of something: long enough not to spin, short enough not to be noticed afterwards."""
+
+ADDRESSES_MAX: Final = 16_384
+"""Addresses whose names are counted, about 300 bytes each; the one that was not seen longest is forgotten."""
 
 _ACCEPTS_IN_A_ROW: Final = 16
 
@@ -109,15 +113,18 @@ class Admission:
     sock: socket.socket
     client: Endpoint
     listener: Endpoint
+    names: NameTally
     leave: Callable[[], None]
 
 
 class Admissions:
     """Counts sessions and says who may come in."""
 
-    def __init__(self, *, sessions_max: int, sessions_per_address_max: int) -> None:
+    def __init__(self, *, sessions_max: int, sessions_per_address_max: int, names_per_address_max: int) -> None:
         self._sessions_max = sessions_max
         self._per_address_max = sessions_per_address_max
+        self._names_max = names_per_address_max
+        self._names: OrderedDict[str, NameTally] = OrderedDict()  # by address, the one seen last at the end
         self._by_address: Counter[str] = Counter()
         self.count = 0
         self._nobody = trio.Event()
@@ -129,7 +136,22 @@ class Admissions:
             return RefusalReason.SESSIONS_MAX, self._sessions_max
         if self._by_address[address_key(ip)] >= self._per_address_max:
             return RefusalReason.SESSIONS_PER_ADDRESS_MAX, self._per_address_max
+        names = self._names.get(address_key(ip))
+        if names is not None and names.is_spent:
+            return RefusalReason.NAMES_PER_ADDRESS_MAX, self._names_max
         return None
+
+    def names_of(self, ip: str) -> NameTally:
+        """The names that strangers at ``ip`` have added."""
+        key = address_key(ip)
+        names = self._names.get(key)
+        if names is None:
+            names = self._names[key] = NameTally(self._names_max)
+            if len(self._names) > ADDRESSES_MAX:
+                self._names.popitem(last=False)
+        else:
+            self._names.move_to_end(key)
+        return names
 
     def enter(self, ip: str) -> Callable[[], None]:
         """Count a client in; the result counts it out."""
@@ -215,7 +237,8 @@ class Listener:
             self._turn_away(sock, client, listener, *refusal)
             return True
         leave = self._admissions.enter(client.ip)
-        self._admit(Admission(sock=sock, client=client, listener=listener, leave=leave))
+        names = self._admissions.names_of(client.ip)
+        self._admit(Admission(sock=sock, client=client, listener=listener, names=names, leave=leave))
         return True
 
     async def _exhausted(self, error: OSError) -> None:

@@ -78,11 +78,17 @@ class Proxy:
         self._admissions = Admissions(
             sessions_max=settings.limits.sessions_max,
             sessions_per_address_max=settings.limits.sessions_per_address_max,
+            names_per_address_max=settings.limits.names_per_address_max,
         )
         self._relays: set[Relay] = set()
         self._draining = trio.Event()
         self._at_once = trio.Event()
         self._names_full = False
+
+    @property
+    def is_out_of_names(self) -> bool:
+        """Whether the proxy ends because ``names_total_max`` was reached: only a new process can serve again."""
+        return self._names_full
 
     @property
     def sessions(self) -> int:
@@ -151,6 +157,7 @@ class Proxy:
             sock=admission.sock,
             client=admission.client,
             listener=admission.listener,
+            names=admission.names,
         )
         self._relays.add(relay)
         try:

@@ -47,6 +47,7 @@ from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
 from xproxy.tls.failures import HandshakeRefused, failure_of
 from xproxy.tls.verify import UpstreamIdentity
 from xproxy.xmpp.actions import Action, Close, LegMode, Observe, VerifyName
+from xproxy.xmpp.names import NameTally
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,9 @@ class Relay:
         sock: socket.socket,
         client: Endpoint,
         listener: Endpoint,
+        names: NameTally,
     ) -> None:
-        """Take over ``sock``, just accepted from ``client`` at ``listener``."""
+        """Take over ``sock``, just accepted from ``client`` at ``listener``; ``names`` are those of its address."""
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
@@ -100,6 +102,7 @@ class Relay:
         self._sock = sock
         self._client = client
         self._listener = listener
+        self._names = names
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
@@ -137,7 +140,7 @@ class Relay:
         mode = await self._first_byte()
         if mode is None:
             return
-        self._core = core = self._around.new_session(mode, self._accepted_at_ns)
+        self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
         try:
             server, seconds = await open_upstream(self._around.upstream, seconds_max=self._limits.connect_seconds_max)
         except ConnectFailed as failed:
@@ -442,7 +445,7 @@ class Relay:
 
     def _ensure_core(self) -> SessionCore:
         if self._core is None:
-            self._core = self._around.new_session(LegMode.CLEAR, self._accepted_at_ns)
+            self._core = self._around.new_session(LegMode.CLEAR, self._accepted_at_ns, self._names)
         return self._core
 
     def _carry_out(self, actions: list[Action]) -> None:

@@ -8,6 +8,7 @@ from xproxy.events.connection import CloseCause, ConnectionClosed
 from xproxy.events.tls import TlsEstablished, TlsFailed
 from xproxy.record.recorder import Record
 from xproxy.xmpp.actions import Action, LegMode, VerifyName
+from xproxy.xmpp.names import NameTally
 
 
 class SessionCore(Protocol):
@@ -58,6 +59,6 @@ class Channel(Protocol):
         """Return when ``is_full`` is False."""
 
 
-NewSession = Callable[[LegMode, int], SessionCore]  # mode, time of accept
+NewSession = Callable[[LegMode, int, NameTally], SessionCore]  # mode, time of accept, names of the client's address
 NewRecorder = Callable[[str], Recorder]  # trace id
 VerifyUpstreamName = Callable[[VerifyName], TlsFailed | None]

@@ -60,6 +60,21 @@ def warm() -> None:
     )
 
 
+class NameTally:
+    """New names that strangers of one client address have added, over all their connections."""
+
+    __slots__ = ("max", "used")
+
+    def __init__(self, names_max: int) -> None:
+        self.max = names_max
+        self.used = 0
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no stranger of this address is served any more."""
+        return self.used > self.max
+
+
 class NameBudget:
     """New XML names one connection may add: both directions and all restarts together.
 
@@ -68,11 +83,23 @@ class NameBudget:
     others, and must not use up what the client may say.
     """
 
-    __slots__ = ("_limits", "limit", "max", "renewals", "slice_bytes", "stanza_bytes_max", "stanza_limit", "used")
+    __slots__ = (
+        "_limits",
+        "_strangers",
+        "limit",
+        "max",
+        "renewals",
+        "slice_bytes",
+        "stanza_bytes_max",
+        "stanza_limit",
+        "used",
+    )
 
-    def __init__(self, limits: StreamLimits) -> None:
+    def __init__(self, limits: StreamLimits, strangers: NameTally | None = None) -> None:
+        """Begin before the login; ``strangers`` is told of every name until then."""
         warm()
         self._limits = limits
+        self._strangers = strangers
         self.renewals: int | None = None  # None: to use it up ends the session; else how often it is filled again
         self.used = 0
         self.max = limits.names_before_login_max
@@ -81,8 +108,18 @@ class NameBudget:
         self.stanza_bytes_max = min(limits.stanza_before_login_bytes_max, limits.stanza_bytes_max)
         self.stanza_limit = "stream.stanza_before_login_bytes_max"  # the configuration key of ``stanza_bytes_max``
 
+    def add(self, count: int) -> None:
+        """Count new names."""
+        self.used += count
+        strangers = self._strangers
+        if strangers is not None and count:
+            strangers.used += count
+            if strangers.is_spent:
+                self.used, self.max, self.limit = strangers.used, strangers.max, "sessions.names_per_address_max"
+
     def logged_in(self) -> None:
         """Give the connection the allowance of an authenticated one."""
+        self._strangers = None
         self.max = self._limits.names_max
         self.limit = "stream.names_max"
         self.slice_bytes = SLICE_BYTES

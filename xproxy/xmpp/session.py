@@ -68,6 +68,7 @@ from xproxy.xmpp.auth import Authentication
 from xproxy.xmpp.bind import Binding
 from xproxy.xmpp.evidence import CHALLENGE_SECONDS_MAX
 from xproxy.xmpp.memory import Memory
+from xproxy.xmpp.names import NameTally
 from xproxy.xmpp.redact import safe_name
 from xproxy.xmpp.s2s import dialback_result
 from xproxy.xmpp.sm import StreamManagement, unsigned
@@ -223,12 +224,15 @@ class Session:
         mode: LegMode,
         at_ns: int,
         memory: Memory | None = None,
+        strangers: NameTally | None = None,
     ) -> None:
         """Begin a session that was accepted at ``at_ns``; ``memory`` is what earlier sessions have seen.
 
+        ``strangers`` counts new XML names until the login, together with all others of the client's address.
+
         With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``.
         """
-        names = NameBudget(limits)
+        names = NameBudget(limits, strangers)
         self._names = names
         self._memory = memory if memory is not None else Memory()
         self._policy = policy

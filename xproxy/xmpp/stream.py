@@ -420,7 +420,7 @@ class StreamReader:
             or log_length >= _LOG_FULL  # it may have swallowed the one that matters
             or (self._retained_bytes >= _RETAINED_BYTES_MAX and passed and not exact)
         ):
-            self._names.used += grown
+            self._names.add(grown)
             del items[mark:]
             self._noted, self.elements, self._passed = noted, elements, passed
             return self._take_care(data)
@@ -442,7 +442,7 @@ class StreamReader:
             self._retained_bytes += len(data)
             self._count_attributes(data, step)
         if grown:
-            self._names.used += grown
+            self._names.add(grown)
         if self._names.used > self._names.max or self._octets > self._octets_free or self._attributes:
             self._check_limits(items)
             if self._names.renewals is not None and self._mode is _OPEN and self._has_too_many_names():
@@ -534,7 +534,7 @@ class StreamReader:
             except etree.XMLSyntaxError as error:
                 self._refusal = _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
                 step = _REFUSED
-            self._names.used += _dict_size() - before
+            self._names.add(_dict_size() - before)
             log_length = len(self._parser.feed_error_log)
             if log_length != self._log_seen and step != _REFUSED and not self._log_is_harmless(items, mark):
                 step = _REFUSED
@@ -698,7 +698,7 @@ class StreamReader:
             except etree.XMLSyntaxError as error:
                 self._refusal = _KINDS.get(error.code, ViolationKind.NOT_WELL_FORMED)
                 step = _REFUSED
-            self._names.used += _dict_size() - before
+            self._names.add(_dict_size() - before)
             if step == _REFUSED or not self._log_is_harmless(items, mark):
                 del items[mark:]
                 octets = b"".join(self._retained)
