@@ -119,3 +119,13 @@ def test_the_server_is_verified_as_configured(tmp_path: Path, verify: str, mode:
     assert context.verify_mode is mode
     assert context.maximum_version is ssl.TLSVersion.TLSv1_2
     assert len(context.get_ca_certs()) == 1
+
+
+async def test_the_configured_domain_has_its_leaf_before_others_fill_the_room(tmp_path: Path) -> None:
+    """A wildcard certificate lets strangers have leaves for any name below it."""
+    service = TlsService(TlsSettings(leaves_max=2), UpstreamSettings(domain="configured.example"), tmp_path)
+    wildcard = UpstreamIdentity(certificate=None, names=CertificateNames(dns=("*.strangers.example",)), verdict="ok")
+    await shown(service, "a.strangers.example", identity=wildcard)
+    with pytest.raises(HandshakeRefused):
+        await shown(service, "b.strangers.example", identity=wildcard)
+    assert "configured.example" in (await shown(service, "configured.example", identity=wildcard)).alternative_names

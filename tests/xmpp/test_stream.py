@@ -14,6 +14,7 @@ from tests.support.judge import judge
 from tests.support.reading import HEADER, Reading, new_reader, read
 from tests.support.strategies import FRAGMENTS, cut, cuts, good_streams, odd_streams, stanzas
 from xproxy.xmpp.recovery import ElementSkip, Refused, is_accepted
+from xproxy.xmpp.stanza import element_text
 from xproxy.xmpp.stream import (
     FirstLevelElement,
     Item,
@@ -24,7 +25,6 @@ from xproxy.xmpp.stream import (
     StreamReader,
     Violation,
     ViolationKind,
-    element_text,
     pieces,
 )
 

@@ -89,6 +89,9 @@ class TlsService:
             files = ServerFiles.load(settings.certificate_file, settings.key_file, now=self._now)
         else:
             authority = Authority.open_(self._state, self._now, leaves_max=settings.leaves_max)
+            if upstream.domain is not None and not is_ip_address(upstream.domain):
+                # Before strangers can fill leaves_max with other names that the server's certificate covers.
+                authority.leaf(upstream.domain)
         server_leg = ServerLegContexts.load(upstream.ca_file, verify=upstream.verify == "full")
         return _Material(files=files, authority=authority, server_leg=server_leg)
 

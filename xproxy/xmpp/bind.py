@@ -32,8 +32,8 @@ class Binding:
         self._request: _Request | None = None
 
     def requested(self, element: etree._Element, at_ns: int) -> None:
-        """The client sent an ``iq`` of type set; it may be a request to bind."""
-        bind = element.find(_BIND)
+        """The client sent an ``iq``; of type set it may be a request to bind."""
+        bind = element.find(_BIND) if element.get("type") == "set" else None
         if bind is not None:
             resource = bind.find(_RESOURCE)
             self._request = _Request(None if resource is None else element_text(resource) or None, at_ns)

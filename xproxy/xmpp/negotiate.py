@@ -13,6 +13,7 @@ from lxml import etree
 from xproxy.events.sasl import SaslOffered
 from xproxy.events.stream import StreamFeatures
 from xproxy.xmpp import ns, sasl2
+from xproxy.xmpp.redact import safe_name
 from xproxy.xmpp.stanza import element_text
 
 TRAILING_WHITESPACE_MAX: Final = 16
@@ -55,7 +56,7 @@ def read_features(element: etree._Element) -> Features:
     for child in element:
         if not isinstance(child.tag, str):
             continue  # a comment or processing instruction; the reader has reported it
-        names.append(child.tag)
+        names.append(safe_name(child.tag))
         match child.tag:
             case "{urn:ietf:params:xml:ns:xmpp-tls}starttls":
                 starttls = "required" if child.find(_REQUIRED) is not None else "offered"

@@ -849,7 +849,11 @@ class Session:
             )
 
     def _unreadable(self, reason: str, offset: int) -> None:
-        """Both peers agreed on something we cannot read: from here on bytes pass unseen, loudly."""
+        """Both peers agreed on something we cannot read: from here on bytes pass unseen, loudly.
+
+        Also before the session is established, where one peer's oddity alone would close it: compression comes before
+        binding (XEP-0138), and neither peer hides behind what both have asked for.
+        """
         policy = self._policy.on_inspection_lost_server
         for direction in (self._server, self._client):
             self._observe(

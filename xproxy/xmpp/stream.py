@@ -119,16 +119,11 @@ def pieces(data: bytes) -> Iterator[bytes]:
         yield data[start:]
 
 
-def element_text(element: etree._Element) -> str:
-    """Return all character data inside ``element``. ``.text`` stops at a comment, and a payload can hide behind one."""
-    return "".join(element.itertext())
-
-
 _STREAM: Final = f"{{{STREAMS}}}stream"
 _GT: Final = 0x3E
 _RETAINED_BYTES: Final = 16_384  # above it, data that ends inside an element is cut behind a likely end
 _RETAINED_BYTES_MAX: Final = 65_536  # above it, the exact end of the last element is looked for
-_LOCATE_BYTES_MAX: Final = 8_192  # fed one by one to find the very octet that is refused; 5 ms, once a stream
+_LOCATE_BYTES_MAX: Final = 8_192  # fed one by one to find the very octet that is refused; 5 ms, once a refused element
 _LOG_RENEW: Final = 64  # entries; libxml2 reports 100 warnings and 100 errors a document, then it is silent
 _LOG_FULL: Final = 100
 _HEADER_BEHIND_MAX: Final = 72  # octets of a start tag that tell whether it is a stream's
