@@ -68,6 +68,12 @@ def test_a_late_error_says_that_it_is_late(talk: Dialogue) -> None:
     assert talk.session.closed(talk.now).from_server.late_answers == 1
 
 
+def test_an_answer_to_nothing_is_counted(talk: Dialogue) -> None:
+    talk.server("<iq type='result' id='never-asked'/>").client("<iq type='result' id='nor-this'/>")
+    closed = talk.session.closed(talk.now)
+    assert (closed.from_server.orphan_answers, closed.from_client.orphan_answers) == (1, 1)
+
+
 def test_an_earlier_deadline_is_told_to_the_relay(talk: Dialogue) -> None:
     """A plain list of one Forward is not looked at twice."""
     talk.after(400)  # the deadlines of the login are gone

@@ -137,6 +137,7 @@ class DirectionTotals:
     iqs: int = 0
     acks: int = 0  # of stream management, and requests for them
     late_answers: int = 0  # to requests that had been given up
+    orphan_answers: int = 0  # to requests that nobody sent, or that were forgotten
     errors: int  # stanzas of type "error"
     closing_tag: bool  # </stream:stream> was seen
     end: EndOfInput | None  # how that peer's input ended; None: we closed first

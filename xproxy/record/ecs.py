@@ -985,6 +985,7 @@ def _totals(side: str, totals: DirectionTotals) -> dict[str, Value]:
         f"{prefix}.iqs": totals.iqs,
         f"{prefix}.acks": totals.acks or None,
         f"{prefix}.late_answers": totals.late_answers or None,
+        f"{prefix}.orphan_answers": totals.orphan_answers or None,
         f"{prefix}.errors": totals.errors,
         f"{prefix}.closing_tag": totals.closing_tag,
         f"{prefix}.end": totals.end.value if totals.end is not None else None,

@@ -329,6 +329,7 @@ for _peer in ("client", "server"):
     _field(f"xproxy.from_{_peer}.iqs", _L)
     _field(f"xproxy.from_{_peer}.acks", _L, "of stream management, and requests for them")
     _field(f"xproxy.from_{_peer}.late_answers", _L, "to requests that had been given up")
+    _field(f"xproxy.from_{_peer}.orphan_answers", _L, "to requests that nobody sent, or that were forgotten")
     _field(f"xproxy.from_{_peer}.errors", _L, "stanzas of type error")
     _field(f"xproxy.from_{_peer}.closing_tag", _B)
     _field(f"xproxy.from_{_peer}.end", _K, "close_notify, truncated or reset; absent: we closed first")

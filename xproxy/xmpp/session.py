@@ -159,6 +159,7 @@ class _Direction:
         "messages",
         "opaque",
         "opened",
+        "orphan_answers",
         "presences",
         "reader",
         "restarted",
@@ -176,6 +177,7 @@ class _Direction:
         self.iqs = 0
         self.acks = 0  # of stream management, and requests for them
         self.late_answers = 0  # to requests that had been given up
+        self.orphan_answers = 0
         self.errors = 0
         self.content: str | None = None  # the content namespace (RFC 6120 section 4.8.2)
         self.opened = False  # a header was seen since the connection or TLS began
@@ -205,6 +207,7 @@ class _Direction:
             iqs=self.iqs,
             acks=self.acks,
             late_answers=self.late_answers,
+            orphan_answers=self.orphan_answers,
             errors=self.errors,
             closing_tag=self.closing_tag,
             end=self.end,
@@ -625,7 +628,9 @@ class Session:
             self._arm()
             return
         request = self._traffic.request_answered(side, item, at_ns)
-        if request is not None and request.late:
+        if request is None:
+            direction.orphan_answers += 1
+        elif request.late:
             direction.late_answers += 1
         if not self.established and direction is self._server and self._login_iq(element, request, at_ns):
             return
