@@ -136,6 +136,7 @@ async def test_records_cover_identities_as_configured(settings: Settings, mode: 
         running: app.Running = await nursery.start(app.run, settings)
         (endpoint,) = running.listeners
         async with await trio.open_tcp_stream(endpoint.ip, endpoint.port) as stream:
+            await stream.send_all(b"<")
             with suppress(trio.BrokenResourceError):
                 await stream.receive_some(1)  # there is no server: closed without a byte
         running.stop("finished")
