@@ -141,6 +141,7 @@ def test_what_is_appended_is_found(journal: Path, more: bytes) -> None:
         path.write_bytes(data)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_whatever_is_put_in_place_of_what_is_not_intact(original: Maker, data: st.DataObject) -> None:
     """Verification says intact exactly when the bytes are those that were written, and never fails otherwise."""
@@ -157,6 +158,7 @@ def test_whatever_is_put_in_place_of_what_is_not_intact(original: Maker, data: s
     assert (report.verdict is Verdict.INTACT) == (other == octets)
 
 
+@pytest.mark.slow
 @given(data=st.data())
 def test_no_entry_that_is_none_breaks_verification(original: Maker, data: st.DataObject) -> None:
     """Entries with right checksums whose type, flags and payload are anything at all."""

@@ -445,6 +445,7 @@ async def test_a_server_that_is_down() -> None:
                 assert closed.cause is CloseCause.UPSTREAM_FAILED
 
 
+@pytest.mark.slow
 async def test_a_server_that_resets_what_it_has_just_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is gone before anybody could ask who is at its other end: no bug of ours."""
 

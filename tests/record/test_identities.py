@@ -286,6 +286,7 @@ class People:
 people = st.builds(People, locals_, domains, resources, ips)
 
 
+@pytest.mark.slow
 @given(people, st.data())
 def test_canary_no_identity_survives(who, data):
     events = [who.fill(event) for event in FULL]

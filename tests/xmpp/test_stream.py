@@ -389,6 +389,7 @@ def test_what_stands_behind_a_long_token_is_judged_as_well(size: int) -> None:
         skip.feed(b"<a>" + long + b"<p:b/>")
 
 
+@pytest.mark.slow
 @given(fragments=st.lists(st.one_of(st.sampled_from(FRAGMENTS), stanzas()), max_size=8), places=cuts())
 def test_a_skipped_element_ends_where_expat_says_in_every_cut(fragments: list[bytes], places: list[int]) -> None:
     data = b"<a>" + b"".join(fragments) + b"</a><b/>"
