@@ -28,9 +28,7 @@ class StreamOpened(EventBase):
 class RestartReason(enum.Enum):
     """What made a direction restart."""
 
-    TLS = "tls"
     SASL = "sasl"
-    COMPRESSION = "compression"
     PEER = "peer"  # a header at an element boundary; nothing of the other direction was waited for
 
 

@@ -4,7 +4,7 @@ The shell (``xproxy.proxy``) feeds bytes and the time in and carries out the act
 here is decided the same way live and offline.
 
 **Two readers.** Each direction has its own ``StreamReader`` and restarts at its own byte, never because of the other:
-the server's stream right behind the ``>`` of proceed, success or compressed; the client's at an XML declaration or at
+the server's stream right behind the ``>`` of proceed or success; the client's at an XML declaration or at
 a start tag with the root's name, because clients pipeline and send the next header before they have seen the answer.
 A server that accepts a login forgets what it has not finished reading. So nothing may stand open around that byte: a
 comment, a CDATA section or an element that swallows the next header for us would not do so for the server, and the
