@@ -179,8 +179,7 @@ class Proxy:
             surroundings=self._surroundings,
             recorder=self._new_recorder(self._new_trace_id()),
             sock=admission.sock,
-            client=admission.client,
-            listener=admission.listener,
+            arrival=admission.arrival,
             names=admission.names,
         )
         self._relays.add(relay)

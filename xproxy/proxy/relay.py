@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import EndOfInput, Endpoint, Event, Side
+from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -36,6 +36,7 @@ from xproxy.events.connection import (
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed
+from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
@@ -90,19 +91,17 @@ class Relay:
         surroundings: Surroundings,
         recorder: SessionNotes,
         sock: socket.socket,
-        client: Endpoint,
-        listener: Endpoint,
+        arrival: Arrival,
         names: NameTally,
     ) -> None:
-        """Take over ``sock``, just accepted from ``client`` at ``listener``; ``names`` are those of its address."""
+        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address."""
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
         self._wall_ns = surroundings.wall_ns
         self._recorder = recorder
         self._sock = sock
-        self._client = client
-        self._listener = listener
+        self._arrival = arrival
         self._names = names
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
@@ -129,7 +128,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._client, listener=self._listener))
+            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
