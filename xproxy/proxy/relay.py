@@ -41,8 +41,9 @@ from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.plane import Plane
-from xproxy.proxy.seams import Channel, NewSession, Recorder, SessionCore
+from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
 from xproxy.proxy.secure import Contexts, SecureFailed, Securing
+from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
 from xproxy.tls.failures import HandshakeRefused, failure_of
@@ -88,7 +89,7 @@ class Relay:
         self,
         *,
         surroundings: Surroundings,
-        recorder: Recorder,
+        recorder: SessionNotes,
         sock: socket.socket,
         arrival: Arrival,
         names: NameTally,
@@ -108,6 +109,17 @@ class Relay:
         self._identity: UpstreamIdentity | None = None
         self._direct = False
         self._scope = trio.CancelScope()  # everything before the end
+
+    def snapshot(self) -> SessionSnapshot:
+        """Return how the session stands now, from what is counted anyway."""
+        return snapshot_of(
+            known=self._recorder.known(),
+            age_ns=self._wall_ns() - self._accepted_at_ns,
+            sock=self._sock,
+            core=self._core,
+            flow=self._flow,
+            at_ns=self._wall_ns(),
+        )
 
     def abort(self) -> None:
         """End the session now, for the proxy is shutting down."""
