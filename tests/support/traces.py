@@ -1,5 +1,7 @@
 """Capture files made by hand."""
 
+from typing import Any
+
 import attrs
 
 from xproxy.capture.trace import (
@@ -81,7 +83,7 @@ def every_kind() -> list[SessionLine]:
     connected = UpstreamConnected(host="xmpp.example.org", server=SERVER, local=CLIENT, seconds=0.001)
     names = NamesSpent(offset=812, limit="stream.names_max", max=2_000)
     extra = Extra(record_times=((0, 1_500),), answers=(("missing_mechanisms", ["PLAIN"]),), names=names, lossy=True)
-    at = {"session": 1, "n": 0, "t_ns": 0, "line": 0}
+    at: dict[str, Any] = {"session": 1, "n": 0, "t_ns": 0, "line": 0}
     lines: list[SessionLine] = [
         conn(),
         Noted(**at, event=accepted),
