@@ -22,14 +22,16 @@ from xproxy.config.tls import TlsSettings
 from xproxy.config.upstream import UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
-from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
+from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, StartTls
 from xproxy.xmpp.names import NameTally
 
 E = TypeVar("E", bound=Event)
@@ -48,6 +50,7 @@ class StubCore:
 
     def __init__(self, mode: LegMode, at_ns: int, *, close_seconds: float = 5.0) -> None:
         self.next_tick_ns: int | None = None
+        self.left_at_certificate = False
         self.mode = mode
         self._begun = at_ns
         self.close_ns = int(close_seconds * 1e9)
@@ -74,6 +77,9 @@ class StubCore:
         return actions
 
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
+        return [Observe(facts)]
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
         return [Observe(facts)]
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
@@ -110,6 +116,9 @@ class StubCore:
             from_server=self._totals(Side.SERVER),
         )
 
+    def progress(self) -> Progress:
+        return Progress(phase="stub", mechanism=None)
+
     def _totals(self, side: Side) -> DirectionTotals:
         return DirectionTotals(
             bytes=self.bytes[side],
@@ -127,6 +136,9 @@ class EventRecorder:
 
     def record(self, event: Event, at_ns: int) -> Record:
         return Record({"event": event}, Level.INFO, event.action)
+
+    def known(self) -> Document:
+        return {}
 
 
 class ListChannel:
@@ -240,6 +252,7 @@ async def proxying(
     upstream: HostPort | None = None,
     domain: str | None = None,
     receive_buffer: int | None = None,
+    passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a proxy before a listening socket; leaving the block cancels what is left."""
     channel = ListChannel()
@@ -269,6 +282,7 @@ async def proxying(
             new_trace_id=lambda: f"{next(ids):032x}",
             wall_ns=time.time_ns,
             contexts=contexts,
+            passthrough=passthrough,
             plane=the_plane,
         )
         async with trio.open_nursery() as nursery:
