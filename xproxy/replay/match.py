@@ -56,6 +56,7 @@ _SETS: Final[Mapping[str, frozenset[str]]] = {
 }
 _ORDERED_NAMESPACES: Final = frozenset({"http://www.w3.org/1999/xhtml"})
 _STEPS_MAX: Final = 20_000  # elements looked at in one match of a set; a peer can send many that are nearly equal
+_NEARLY: Final = 0.99  # the score of what has all that was recorded, in another order
 _PAIRS_MAX: Final = 4_096  # above it the nearest pairs are not looked for, only equal places
 
 
@@ -191,7 +192,13 @@ def _set_matches(wanted: Sequence[Node], found: Sequence[Node], context: Context
     literal = [want for want in wanted if _is_plain(want)]
     open_ = sorted((want for want in wanted if not _is_plain(want)), key=wildness)
     rest = list(found)
+    unequal: list[Node] = []
     for want in literal:
+        if want in rest:
+            rest.remove(want)
+        else:
+            unequal.append(want)  # a set inside it may still be in another order
+    for want in unequal:
         at = next((index for index, have in enumerate(rest) if _same(want, have, context, depth)), None)
         if at is None:
             return False
@@ -278,9 +285,11 @@ def differences(expected: Node, live: Node, context: Context, shown: Node | None
 
 def score(expected: Node, live: Node, context: Context) -> float:
     """Return how near they are: 1.0 for a match, the share of names, attributes and texts that are equal."""
+    if matches(expected, live, context.trial()):
+        return 1.0
     tally = _Tally()
     _compare(expected, live, live, context.trial(), tally, "", 0)
-    return tally.hits / tally.total if tally.total else 0.0
+    return min(tally.hits / tally.total, _NEARLY)
 
 
 def _compare(expected: Node, live: Node, shown: Node, context: Context, tally: _Tally, path: str, depth: int) -> None:
@@ -326,6 +335,9 @@ def _compare_content(
     for tag in [*wanted, *(tag for tag in found if tag not in wanted)]:
         wants, haves = wanted.get(tag, []), found.get(tag, [])
         pairs, missing, extra = _pair(wants, haves, context, depth + 1, free=tag in free)
+        if tag not in free and [want for want, _ in pairs] != sorted(want for want, _ in pairs):
+            what = f"{path}/{haves[0].local}"
+            tally.found.append(Difference(path=what, what="order", expected=None, live=None))
         for want, have in pairs:
             number = f"[{have + 1}]" if len(haves) > 1 else ""
             inner = f"{path}/{haves[have].local}{number}"
