@@ -50,6 +50,9 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
     "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "doctor": LazyCommand(
+        "xproxy.cli.doctor", "doctor", "Look at a server: what will break behind xproxy, and the fix."
+    ),
     "log": LazyCommand("xproxy.cli.log", "log", "The journal: read it, prove it, export it; its keys and size."),
     "config": LazyCommand("xproxy.cli.config", "config", "Every configuration key with default, unit and reason."),
     "certs": LazyCommand("xproxy.cli.certs", "certs", "The proxy's own certificate authority: make, show, export."),
