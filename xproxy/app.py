@@ -196,7 +196,7 @@ class _App:
         )
         self._proxy = Proxy(
             ProxySettings(
-                listen=settings.listen.addresses,
+                listen=settings.listen,
                 upstream=self._upstream,
                 domain=settings.upstream.domain,
                 limits=settings.sessions,

@@ -17,6 +17,7 @@ import trustme
 
 from tests.support.ends import tells_ends_apart
 from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.tls import TlsSettings
 from xproxy.config.upstream import UpstreamSettings
@@ -249,6 +250,7 @@ async def proxying(
     plane: type[EpollPlane] | type[WaitReadablePlane] = EpollPlane,
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
+    listen: ListenSettings | None = None,
     upstream: HostPort | None = None,
     domain: str | None = None,
     receive_buffer: int | None = None,
@@ -270,7 +272,7 @@ async def proxying(
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         proxy = Proxy(
             ProxySettings(
-                listen=(HostPort("127.0.0.1", 0),),
+                listen=listen or ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
                 upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
                 limits=limits or SessionLimits(),
                 domain=domain,

@@ -25,7 +25,6 @@ from xproxy.config.sessions import SessionLimits
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import (
     CloseCause,
-    ConnectionAccepted,
     ConnectionClosed,
     ConnectionStalled,
     DirectionTotals,
@@ -132,7 +131,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
+            self._note(self._arrival.accepted())
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
