@@ -25,6 +25,7 @@ from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTota
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import FixedRoute, Route
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.recorder import Record
@@ -238,6 +239,7 @@ async def proxying(
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     upstream: HostPort | None = None,
+    route: Route | None = None,
     domain: str | None = None,
     receive_buffer: int | None = None,
 ) -> AsyncIterator[Rig]:
@@ -256,12 +258,8 @@ async def proxying(
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         proxy = Proxy(
-            ProxySettings(
-                listen=(HostPort("127.0.0.1", 0),),
-                upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
-                limits=limits or SessionLimits(),
-                domain=domain,
-            ),
+            ProxySettings(listen=(HostPort("127.0.0.1", 0),), limits=limits or SessionLimits(), domain=domain),
+            route=route or FixedRoute(server=upstream or HostPort("127.0.0.1", listening.getsockname()[1])),
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),

@@ -36,10 +36,11 @@ from xproxy.events.connection import (
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed
-from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
+from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.plane import Plane
+from xproxy.proxy.route import Asked, Route
 from xproxy.proxy.seams import Channel, NewSession, Recorder, SessionCore
 from xproxy.proxy.secure import Contexts, SecureFailed, Securing
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
@@ -70,7 +71,7 @@ class Surroundings:
     """What every session of a proxy shares."""
 
     limits: SessionLimits
-    upstream: Upstream
+    route: Route
     channel: Channel
     plane: Plane
     contexts: Contexts | None  # None: TLS fails on every session
@@ -141,12 +142,14 @@ class Relay:
         if mode is None:
             return
         self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
+        asked = Asked(direct=mode is LegMode.DIRECT_TLS)
         try:
-            server, seconds = await open_upstream(self._around.upstream, seconds_max=self._limits.connect_seconds_max)
+            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
         except ConnectFailed as failed:
             self._note(failed.failure)
             self._close(CloseCause.UPSTREAM_FAILED)
             return
+        server = connection.sock
         self._flow = flow = Flow(
             core=core,
             recorder=self._recorder,
@@ -155,28 +158,8 @@ class Relay:
             verify_name=self._verify_name,
         )
         tune(server, keepalive_seconds=self._limits.keepalive_seconds)
-        try:
-            peer = endpoint_of(server.getpeername())
-        except OSError as error:  # it took the connection and reset it at once
-            self._note(
-                UpstreamFailed(
-                    host=self._around.upstream.host,
-                    port=self._around.upstream.port,
-                    reason=UpstreamFailure.OTHER,
-                    errno=errno.errorcode.get(error.errno or 0),
-                    seconds=seconds,
-                )
-            )
-            self._close(CloseCause.UPSTREAM_FAILED)
+        if not self._connected(connection, asked):
             return
-        self._note(
-            UpstreamConnected(
-                host=self._around.upstream.host,
-                server=peer,
-                local=endpoint_of(server.getsockname()),
-                seconds=seconds,
-            )
-        )
         async with trio.open_nursery() as nursery:
             if mode is LegMode.DIRECT_TLS:
                 await self._secure(flow, direct=True, domain=self._around.domain)
@@ -184,6 +167,39 @@ class Relay:
                 self._start_reading(flow)
             await self._oversee(flow, nursery)
             nursery.cancel_scope.cancel()
+
+    def _connected(self, connection: Connection, asked: Asked) -> bool:
+        """Say to whom we are connected; False: it was over at once."""
+        sock, candidate = connection.sock, connection.candidate
+        try:
+            server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+        except OSError as error:  # it took the connection and reset it at once
+            self._note(
+                UpstreamFailed(
+                    host=candidate.host,
+                    port=candidate.port,
+                    reason=UpstreamFailure.OTHER,
+                    errno=errno.errorcode.get(error.errno or 0),
+                    seconds=connection.seconds,
+                    domain=asked.domain,
+                )
+            )
+            self._close(CloseCause.UPSTREAM_FAILED)
+            return False
+        self._note(
+            UpstreamConnected(
+                host=candidate.host,
+                server=server,
+                local=local,
+                seconds=connection.seconds,
+                tls=candidate.tls,
+                via=candidate.via,
+                domain=asked.domain,
+                priority=candidate.priority,
+                weight=candidate.weight,
+            )
+        )
+        return True
 
     async def _first_byte(self) -> LegMode | None:
         """Look at what the client begins with. None: the session is over."""
