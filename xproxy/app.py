@@ -1,9 +1,10 @@
 """Settings -> a running proxy: what is opened, in which order, and that all of it is closed again.
 
-Start: state directory, keys, certificates, the server's name, descriptors, log, journal, listeners. Each
-step may refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order. Listening
-comes last: a client that can connect is served and recorded. The end is the same way back: listeners close, sessions
-drain, ``proxy-stopped`` is recorded, the journal is sealed, the log is written out and closed.
+Start: state directory, keys, certificates, the server's name, descriptors, log, journal, control socket, listeners.
+Each step may refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order.
+Listening comes last: a client that can connect is served and recorded. The end is the same way back: listeners close,
+sessions drain, the control socket closes, ``proxy-stopped`` is recorded, the journal is sealed, the log is written out
+and closed.
 
 The server is not connected to at the start: it would see a connection that no client made. Its name is looked up,
 because a name that is not known is a slip of the pen; a server that is down may come up at any time, so that is said on
@@ -18,11 +19,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -42,6 +43,11 @@ from xproxy.config.state import (
 )
 from xproxy.config.stream import StreamPolicy
 from xproxy.config.upstream import UpstreamAddress
+from xproxy.control.address import control_socket
+from xproxy.control.operations import Reloaded, register
+from xproxy.control.router import Document, Router
+from xproxy.control.server import ControlServer, open_control_socket
+from xproxy.control.status import Queue, State, document_of
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
@@ -56,6 +62,7 @@ from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.route import make_route
+from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
@@ -125,6 +132,7 @@ async def run(
             mirror,
             partial(give_up, "journal-down"),
         ) as channel,
+        open_control_socket(control_socket(state)) if settings.control.enabled else nullcontext() as control,
     ):
         app = _App(
             settings=settings,
@@ -138,7 +146,7 @@ async def run(
             identities=identities,
         )
         try:
-            await app.serve(descriptors_max=descriptors_max, signals=signals, task_status=task_status)
+            await app.serve(descriptors_max=descriptors_max, signals=signals, control=control, task_status=task_status)
         except BaseExceptionGroup as group:
             if problem := find_problem(group):
                 raise problem from problem.__cause__
@@ -166,6 +174,8 @@ class _App:
         self._upstream = settings.upstream.address
         self._reread = reread
         self._tls = tls
+        self._observer = observer
+        self._identities = identities
         tls.on_leaves_max = self._leaves_max_reached
         self._channel = channel
         self._levels = levels
@@ -192,18 +202,36 @@ class _App:
             wall_ns=time.time_ns,
             contexts=tls,
         )
+        self.router = Router()
+        register(self.router, self, lambda: [])
+        self._control = ControlServer(self.router, settings.control, self._note)
+        self.configured_level: str = settings.log.level
+        self._waiting: tuple[str, ...] = ()  # changed in the configuration, and only read at the start
+        self._listeners: tuple[Endpoint, ...] = ()
+        self._started_at_ns = time.time_ns()
+        self._descriptors_max = 0
         self._reloading = trio.Lock()
         self._stop_reason: str | None = None
         self._dropped = 0
 
-    async def serve(self, *, descriptors_max: int, signals: bool, task_status: trio.TaskStatus[Running]) -> None:
+    async def serve(
+        self,
+        *,
+        descriptors_max: int,
+        signals: bool,
+        control: trio.SocketListener | None,
+        task_status: trio.TaskStatus[Running],
+    ) -> None:
         """Serve until stopped."""
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ()
         with trio.open_signal_receiver(*numbers) if numbers else nullcontext() as received:
             async with trio.open_nursery() as nursery:
                 finished = trio.Event()
                 listeners: tuple[Endpoint, ...] = await nursery.start(self._serve_proxy, finished)
+                if control is not None:
+                    await nursery.start(self._control.serve, control)
                 settings = self._settings
+                self._listeners, self._descriptors_max = listeners, descriptors_max
                 self._note(
                     ProxyStarted(
                         version=__version__,
@@ -229,6 +257,7 @@ class _App:
                 )
                 nursery.start_soon(self._save_now_and_then)
                 await finished.wait()
+                await self._control.close()  # what was asked before the end is answered and recorded
                 nursery.cancel_scope.cancel()
         save_memory(self._memory, self._settings.state.directory)
         is_out_of_names = self._proxy.is_out_of_names and self._stop_reason is None
@@ -241,14 +270,14 @@ class _App:
                 "start xproxy again; a service manager does so by itself (systemd: Restart=on-failure)",
             )
 
-    def stop(self, reason: str) -> None:
-        """Drain; told again, drop the sessions."""
+    def stop(self, reason: str, seconds: float | None = None) -> None:
+        """Drain for ``seconds``, or as long as is configured; told again without them, drop the sessions."""
         if self._stop_reason is None:
             self._stop_reason = reason
             if count := self._proxy.sessions:
-                seconds = self._settings.sessions.drain_seconds
-                log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, seconds)
-        self._proxy.drain()
+                allowed = self._settings.sessions.drain_seconds if seconds is None else seconds
+                log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, allowed)
+        self._proxy.drain(seconds)
 
     def abort(self, reason: str) -> None:
         """Drop the sessions and stop."""
@@ -280,6 +309,63 @@ class _App:
     def _leaves_max_reached(self, value: int) -> None:
         self._note(LimitReached(limit="tls.leaves_max", value=value, closes=True))
 
+    # For the operator, at the control socket -----------------------------------------------------------------------
+
+    def status(self) -> Document:
+        """Return the state of everything, from counters."""
+        settings, channel = self._settings, self._channel
+        journal = channel.journal if isinstance(channel, JournalChannel) else None
+        mirror = channel.mirror if isinstance(channel, JournalChannel) else channel
+        listeners = tuple(map(str, self._listeners))
+        shown: Mapping[str, Any] = {"xproxy.listeners": listeners, "xproxy.upstream.address": str(self._upstream)}
+        if self._identities is not None:
+            shown = self._identities.apply(shown)
+        return document_of(
+            State(
+                version=__version__,
+                boot_id=self._observer.boot_id,
+                pid=os.getpid(),
+                now_ns=time.time_ns(),
+                started_at_ns=self._started_at_ns,
+                listeners=shown.get("xproxy.listeners") or (),
+                upstream=shown.get("xproxy.upstream.address"),
+                upstream_verify=settings.upstream.verify,
+                certificate="ca" if settings.tls.certificate_file is None else "files",
+                identities=settings.log.identities,
+                level=self.level,
+                configured_level=self.configured_level,
+                sessions=self._proxy.sessions,
+                sessions_max=settings.sessions.sessions_max,
+                drain_seconds_left=self._proxy.drain_seconds_left,
+                journal_health=journal.health if journal is not None else None,
+                journal_entries=journal.durable_size if journal is not None else 0,
+                journal_queue=Queue(waiting=journal.waiting_count, max=journal.records_max, is_full=journal.is_full)
+                if journal is not None
+                else None,
+                log_path=settings.log.path,
+                log_queue=Queue(waiting=mirror.waiting_count, max=mirror.records_max, is_full=mirror.is_full),
+                log_problems=mirror.problems,
+                names=self._proxy.names,
+                names_max=settings.sessions.names_total_max,
+                descriptors_max=self._descriptors_max,
+            )
+        )
+
+    def snapshots(self) -> Iterator[SessionSnapshot]:
+        """Yield each session as it stands."""
+        return self._proxy.snapshots()
+
+    @property
+    def level(self) -> str:
+        """The level of the log that is in force."""
+        return self._levels.level.name.lower()
+
+    def drain(self, seconds: float | None) -> Document:
+        """Let sessions end by themselves and stop; return how many there are and how long they have."""
+        if seconds is not None or not self._proxy.is_draining:
+            self.stop("drain", seconds)
+        return {"sessions": self._proxy.sessions, "seconds": self._proxy.drain_seconds_left}
+
     # Signals ----------------------------------------------------------------------------------------------------
 
     async def _obey(self, received: AsyncIterator[int], nursery: trio.Nursery) -> None:
@@ -289,13 +375,15 @@ class _App:
             else:
                 self.stop(signal.Signals(number).name.lower())
 
-    async def reload(self) -> None:
+    async def reload(self) -> Reloaded:
         """Read certificates and the log level again, open the log file again. What is bad is recorded, the old kept."""
         async with self._reloading:
-            await self._reload()
+            return await self._reload()
 
-    async def _reload(self) -> None:
-        done = []
+    async def _reload(self) -> Reloaded:
+        done: list[str] = []
+        problems: dict[str, str] = {}
+        self._waiting = ()
         for what, renew in (
             ("log-file", self._channel.reopen),
             ("certificates", self._renew_certificates),
@@ -304,13 +392,14 @@ class _App:
             try:
                 await renew()
             except (XproxyError, OSError) as error:
-                problem = str(error).replace("\n", "; ")
+                problem = problems[what] = str(error).replace("\n", "; ")
                 log.error("%s kept as before: %s", what, problem)
                 self._note(ConfigChanged(what=(what,), problem=problem))
             else:
                 done.append(what)
         if done:
             self._note(ConfigChanged(what=tuple(done)))
+        return Reloaded(done=tuple(done), problems=problems, waiting=self._waiting)
 
     async def _renew_certificates(self) -> None:
         self._tls.reload()
@@ -319,11 +408,17 @@ class _App:
         if self._reread is None:
             return
         settings = self._reread()
-        level = level_from_name(settings.log.level)
+        self.configured_level = settings.log.level
+        self.set_level(settings.log.level)
+        self._waiting = tuple(changed_keys(self._settings, settings))
+        if self._waiting:
+            log.warning("changed, but only read at the start: %s", ", ".join(self._waiting))
+
+    def set_level(self, name: str) -> None:
+        """Put a level in force: for what is written at once, for debug events in sessions from now on."""
+        level = level_from_name(name)
         self._levels.level = level
-        self._policy = attrs.evolve(self._policy, debug_events=level <= Level.DEBUG)  # of sessions from now on
-        if waiting := list(changed_keys(self._settings, settings)):
-            log.warning("changed, but only read at the start: %s", ", ".join(waiting))
+        self._policy = attrs.evolve(self._policy, debug_events=level <= Level.DEBUG)
 
 
 def changed_keys(old: Settings, new: Settings) -> Iterator[str]:

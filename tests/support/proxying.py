@@ -28,9 +28,10 @@ from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.route import FixedRoute, Route
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
+from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, StartTls
 from xproxy.xmpp.names import NameTally
 
 E = TypeVar("E", bound=Event)
@@ -111,6 +112,9 @@ class StubCore:
             from_server=self._totals(Side.SERVER),
         )
 
+    def progress(self) -> Progress:
+        return Progress(phase="stub", mechanism=None)
+
     def _totals(self, side: Side) -> DirectionTotals:
         return DirectionTotals(
             bytes=self.bytes[side],
@@ -128,6 +132,9 @@ class EventRecorder:
 
     def record(self, event: Event, at_ns: int) -> Record:
         return Record({"event": event}, Level.INFO, event.action)
+
+    def known(self) -> Document:
+        return {}
 
 
 class ListChannel:

@@ -422,7 +422,9 @@ FULL: tuple[Event, ...] = (
         sessions_max=10_000,
     ),
     ProxyStopped(reason="sigterm", sessions_aborted=3),
-    ConfigChanged(what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied"),
+    ConfigChanged(
+        what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied", by_uid=0, by_pid=4_711
+    ),
     LimitReached(limit="stream.stanza_bytes_max", value=1_048_576, sent_by=Side.CLIENT, offset=1_050_000, closes=True),
     JournalOpened(stream="sec", origin=ORIGIN, vkey=VKEY, segment=SEGMENT, index=4711),
     JournalCheckpoint(note=NOTE, size=20_852, ops_note=NOTE, clock_back_ns=5_000_000),

@@ -107,7 +107,6 @@ class UpstreamFailure(enum.Enum):
     DOMAIN_NOT_ALLOWED = "domain-not-allowed"
     ADDRESS_NOT_ALLOWED = "address-not-allowed"  # a domain of a stranger's choice leads into this network
     CLEAR_NOT_ALLOWED = "clear-not-allowed"  # without TLS, and not on this machine
-    NOT_REDIRECTED = "not-redirected"  # the client's original destination is unknown
     LOOP = "loop"  # the server would be this proxy
     REFUSED = "refused"
     UNREACHABLE = "unreachable"

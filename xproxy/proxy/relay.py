@@ -22,7 +22,7 @@ import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import EndOfInput, Endpoint, Event, Side
+from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -36,13 +36,15 @@ from xproxy.events.connection import (
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed
+from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.plane import Plane
 from xproxy.proxy.route import Asked, Route
-from xproxy.proxy.seams import Channel, NewSession, Recorder, SessionCore
+from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
 from xproxy.proxy.secure import Contexts, SecureFailed, Securing
+from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
 from xproxy.tls.failures import HandshakeRefused, failure_of
@@ -88,21 +90,19 @@ class Relay:
         self,
         *,
         surroundings: Surroundings,
-        recorder: Recorder,
+        recorder: SessionNotes,
         sock: socket.socket,
-        client: Endpoint,
-        listener: Endpoint,
+        arrival: Arrival,
         names: NameTally,
     ) -> None:
-        """Take over ``sock``, just accepted from ``client`` at ``listener``; ``names`` are those of its address."""
+        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address."""
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
         self._wall_ns = surroundings.wall_ns
         self._recorder = recorder
         self._sock = sock
-        self._client = client
-        self._listener = listener
+        self._arrival = arrival
         self._names = names
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
@@ -111,6 +111,17 @@ class Relay:
         self._direct = False
         self._scope = trio.CancelScope()  # everything before the end
 
+    def snapshot(self) -> SessionSnapshot:
+        """Return how the session stands now, from what is counted anyway."""
+        return snapshot_of(
+            known=self._recorder.known(),
+            age_ns=self._wall_ns() - self._accepted_at_ns,
+            sock=self._sock,
+            core=self._core,
+            flow=self._flow,
+            at_ns=self._wall_ns(),
+        )
+
     def abort(self) -> None:
         """End the session now, for the proxy is shutting down."""
         self._scope.cancel()
@@ -118,7 +129,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._client, listener=self._listener))
+            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
@@ -142,7 +153,7 @@ class Relay:
         if mode is None:
             return
         self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
-        asked = Asked(direct=mode is LegMode.DIRECT_TLS)
+        asked = Asked(direct=mode is LegMode.DIRECT_TLS, destination=self._arrival.destination)
         try:
             connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
         except ConnectFailed as failed:

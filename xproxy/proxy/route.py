@@ -15,7 +15,6 @@ import trio
 
 from xproxy.config.address import HostPort
 from xproxy.config.upstream import UpstreamFrom, UpstreamSettings, UpstreamTls
-from xproxy.events import Endpoint
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 
 
@@ -25,7 +24,7 @@ class Asked:
 
     direct: bool  # it began with TLS
     domain: str | None = None  # its stream's ``to`` or its SNI; read ahead for routes that need it alone
-    destination: Endpoint | None = None  # the address it dialled, of a connection that was redirected to us
+    destination: HostPort | None = None  # of a connection that was redirected to us, or of a SOCKS5 request
 
 
 @attrs.frozen(kw_only=True)
@@ -92,43 +91,42 @@ class FixedRoute:
 
     needs_domain = False
 
-    async def candidates(self, asked: Asked) -> Candidates:
-        """Yield the addresses of the server's name in the system's order (RFC 6724), families in turn (RFC 8305)."""
-        server = self.server
+    def candidates(self, asked: Asked) -> Candidates:
+        """Yield the addresses of the server."""
         tls = server_tls(self.tls, direct=asked.direct)
-        try:
-            found = await trio.socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):
-            yield NoCandidate(host=server.host, port=server.port, reason=UpstreamFailure.UNKNOWN_HOST)
-            return
-        for address in in_turn([str(where[0]) for _, _, _, _, where in found]):
-            if tls is ServerTls.NONE and not self.clear_anywhere and not may_stay_in_clear(address):
-                yield NoCandidate(host=server.host, port=server.port, reason=UpstreamFailure.CLEAR_NOT_ALLOWED)
-            else:
-                yield Candidate(host=server.host, address=address, port=server.port, tls=tls, via=Via.CONFIGURED)
+        return addresses_of(self.server, tls, Via.CONFIGURED, clear_anywhere=self.clear_anywhere)
 
 
 @attrs.frozen(kw_only=True)
 class OriginalRoute:
-    """The server the client dialled, before the packet filter redirected it to us."""
+    """The server the client dialled: before the packet filter redirected it to us, or by its request (SOCKS5)."""
 
     tls: UpstreamTls = "same"
     clear_anywhere: bool = False
 
     needs_domain = False
 
-    async def candidates(self, asked: Asked) -> Candidates:
-        """Yield the one address there is; without a destination nothing was redirected."""
-        destination = asked.destination
+    def candidates(self, asked: Asked) -> Candidates:
+        """Yield the addresses of the destination."""
+        assert asked.destination is not None, "without one nobody arrives (arrival.py)"
         tls = server_tls(self.tls, direct=asked.direct)
-        if destination is None:
-            yield NoCandidate(host="original", port=0, reason=UpstreamFailure.NOT_REDIRECTED)
-        elif tls is ServerTls.NONE and not self.clear_anywhere and not may_stay_in_clear(destination.ip):
-            yield NoCandidate(host=destination.ip, port=destination.port, reason=UpstreamFailure.CLEAR_NOT_ALLOWED)
+        return addresses_of(asked.destination, tls, Via.ORIGINAL, clear_anywhere=self.clear_anywhere)
+
+
+async def addresses_of(server: HostPort, tls: ServerTls, via: Via, *, clear_anywhere: bool) -> Candidates:
+    """Yield the addresses of ``server`` in the system's order (RFC 6724), families in turn (RFC 8305 section 4)."""
+    try:
+        found = await trio.socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        is_silent = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+        reason = UpstreamFailure.LOOKUP_FAILED if is_silent else UpstreamFailure.UNKNOWN_HOST
+        yield NoCandidate(host=server.host, port=server.port, reason=reason)
+        return
+    for address in in_turn([str(where[0]) for _, _, _, _, where in found]):
+        if tls is ServerTls.NONE and not clear_anywhere and not may_stay_in_clear(address):
+            yield NoCandidate(host=server.host, port=server.port, reason=UpstreamFailure.CLEAR_NOT_ALLOWED)
         else:
-            yield Candidate(
-                host=destination.ip, address=destination.ip, port=destination.port, tls=tls, via=Via.ORIGINAL
-            )
+            yield Candidate(host=server.host, address=address, port=server.port, tls=tls, via=via)
 
 
 def make_route(settings: UpstreamSettings) -> Route:

@@ -854,6 +854,8 @@ def facts_of(event: Event) -> Facts:
             return {
                 "event.outcome": "success" if event.problem is None else "failure",
                 "xproxy.config.changed": event.what,
+                "xproxy.control.uid": event.by_uid,
+                "xproxy.control.pid": event.by_pid,
                 "error.message": event.problem,
             }
         case LimitReached():

@@ -91,6 +91,12 @@ class SessionRecorder:
         self._number += 1
         return _record(event, at_ns, f"{self._trace_id}-{self._number}", self._template, cover)
 
+    def known(self) -> Document:
+        """Return what every record of the session says of it, covered as in records; the caller's own."""
+        document: Document = {}
+        write_facts(document, self._known if self._cover is None else self._cover.apply(self._known))
+        return document
+
     def _learn(self, event: Event) -> None:
         match event:
             case ConnectionAccepted():

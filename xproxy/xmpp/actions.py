@@ -82,6 +82,14 @@ class Observe:
     event: Event
 
 
+@attrs.frozen(kw_only=True)
+class Progress:
+    """How far a session has come, for whoever looks on; made when it is asked for."""
+
+    phase: str  # a value of ``session.Phase``
+    mechanism: str | None  # of the last login that was tried
+
+
 Action = Forward | Send | Pause | Resume | StartTls | VerifyName | Wake | Close | Observe
 
 

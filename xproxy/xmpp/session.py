@@ -63,7 +63,19 @@ from xproxy.events.tls import (
 )
 from xproxy.jid import Jid
 from xproxy.xmpp import auth, negotiate, ns, sasl2
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName, Wake
+from xproxy.xmpp.actions import (
+    Action,
+    Close,
+    Forward,
+    LegMode,
+    Observe,
+    Pause,
+    Progress,
+    Resume,
+    StartTls,
+    VerifyName,
+    Wake,
+)
 from xproxy.xmpp.auth import Authentication
 from xproxy.xmpp.bind import Binding
 from xproxy.xmpp.evidence import CHALLENGE_SECONDS_MAX
@@ -402,6 +414,10 @@ class Session:
             from_client=self._client.totals(at_ns),
             from_server=self._server.totals(at_ns),
         )
+
+    def progress(self) -> Progress:
+        """How far the session has come, for whoever looks on."""
+        return Progress(phase=self._phase.value, mechanism=self._auth.mechanism)
 
     @property
     def phase(self) -> Phase:
