@@ -60,6 +60,7 @@ from xproxy.log.filters import LevelFilter, level_from_name
 from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
 from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.route import make_route
 from xproxy.proxy.snapshot import SessionSnapshot
@@ -191,6 +192,11 @@ class _App:
         )
         self._memory = load_memory(settings.state.directory)  # what sessions learn about servers, for those that follow
         self._recorder = recorder
+        self.passthrough = PassthroughMemory(
+            settings.policy,
+            wall_ns=time.time_ns,
+            on_limit=lambda limit, value: self._note(LimitReached(limit=limit, value=value, closes=False)),
+        )
         self._proxy = Proxy(
             ProxySettings(listen=settings.listen.addresses, domain=settings.upstream.domain, limits=settings.sessions),
             route=make_route(settings.upstream),
@@ -201,6 +207,7 @@ class _App:
             new_trace_id=partial(secrets.token_hex, 16),  # W3C trace context: 16 random bytes
             wall_ns=time.time_ns,
             contexts=tls,
+            passthrough=self.passthrough,
         )
         self.router = Router()
         register(self.router, self, lambda: [])

@@ -93,6 +93,7 @@ from xproxy.events.tls import (
     TlsEstablished,
     TlsFailed,
     TlsFailure,
+    TlsPassthrough,
 )
 from xproxy.jid import Jid
 
@@ -212,7 +213,20 @@ FULL: tuple[Event, ...] = (
         alpn=("xmpp-client",),
         ja4="t13d1516h2_8daaf6152771_b186095e22b6",
         certificate=CERTIFICATE,
+        after_handshake=True,
         seconds=0.05,
+    ),
+    TlsPassthrough(
+        stage="end",
+        direct=True,
+        server_name="example.org",
+        alpn=("xmpp-client",),
+        ja4="t13d1516h2_8daaf6152771_b186095e22b6",
+        refusal="unknown_ca",
+        refused_at_ns=1_700_000_000_000_000_000,
+        expires_at_ns=1_700_003_600_000_000_000,
+        from_client_bytes=4_711,
+        from_server_bytes=9_876,
     ),
     StarttlsRequested(trailing_whitespace=1),
     StarttlsRefused(answer="{urn:ietf:params:xml:ns:xmpp-tls}failure"),

@@ -227,6 +227,14 @@ def _gist(action: str, document: Document) -> str:
                 _with("for ", get("tls.client.server_name")),
                 text("error.message"),
             )
+        case "tls-passthrough":
+            return _join(
+                text("xproxy.passthrough.stage"),
+                _with("for ", get("tls.client.server_name")),
+                _with("after ", get("xproxy.passthrough.refusal")),
+                _with("until ", get("xproxy.passthrough.expires")),
+                _with("bytes ", get("network.bytes")),
+            )
         case "starttls-refused":
             return f"answer {_local(text('xmpp.starttls.answer'))}"
         case "starttls-injection":

@@ -14,6 +14,7 @@ from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
 from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.relay import Relay, Surroundings
 from xproxy.proxy.route import Route
@@ -49,13 +50,15 @@ class Proxy:
         new_trace_id: Callable[[], str],
         wall_ns: Callable[[], int],
         contexts: Contexts | None = None,
+        passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
     ) -> None:
         """Prepare a proxy.
 
         ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
         session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
-        is for TLS; without it TLS fails on every session. ``wall_ns`` is the UTC time in ns.
+        is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
+        ``wall_ns`` is the UTC time in ns.
         """
         self._settings = settings
         self._limits = settings.limits
@@ -73,6 +76,7 @@ class Proxy:
             contexts=contexts,
             domain=settings.domain,
             own_names=frozenset(address.host.lower() for address in settings.listen),
+            passthrough=passthrough,
             new_session=new_session,
             wall_ns=wall_ns,
         )

@@ -93,6 +93,7 @@ from xproxy.events.tls import (
     StarttlsStripped,
     TlsEstablished,
     TlsFailed,
+    TlsPassthrough,
 )
 from xproxy.record.document import Facts, Value, ip_of, timestamp
 
@@ -187,6 +188,19 @@ SHAPES: Final[dict[type[Event], Shape]] = {
         _PROTOCOL,
         ("xproxy.leg", "tls.established", "event.reason", "error.code", "event.duration"),
         _NO,
+    ),
+    TlsPassthrough: Shape(
+        ("network", "intrusion_detection"),
+        ("protocol", "allowed"),
+        (
+            "xproxy.tls.passthrough",
+            "xproxy.tls.ja4",
+            "xproxy.tls.direct",
+            "xproxy.passthrough.stage",
+            "xproxy.passthrough.refusal",
+            "xproxy.passthrough.refused",
+            "xproxy.passthrough.expires",
+        ),
     ),
     StarttlsRequested: Shape(_NETWORK, _PROTOCOL, ("xmpp.starttls.trailing_whitespace_bytes",)),
     StarttlsRefused: Shape(_NETWORK, _PROTOCOL, ("xmpp.starttls.answer",), _NO),
@@ -485,6 +499,25 @@ def facts_of(event: Event) -> Facts:
                 "xproxy.tls.alert": event.alert,
                 "xproxy.tls.alpn_offered": event.alpn,
                 "xproxy.tls.ja4": event.ja4,
+                "xproxy.tls.after_handshake": event.after_handshake or None,
+            }
+        case TlsPassthrough():
+            sent, received = event.from_client_bytes, event.from_server_bytes
+            return {
+                "xproxy.tls.passthrough": True,
+                "xproxy.tls.direct": event.direct,
+                "xproxy.tls.ja4": event.ja4,
+                "xproxy.tls.alpn_offered": event.alpn,
+                "tls.client.server_name": event.server_name,
+                "xproxy.passthrough.stage": event.stage,
+                "xproxy.passthrough.refusal": event.refusal,
+                "xproxy.passthrough.refused": timestamp(event.refused_at_ns),
+                "xproxy.passthrough.expires": timestamp(event.expires_at_ns),
+                "source.bytes": sent,
+                "client.bytes": sent,
+                "destination.bytes": received,
+                "server.bytes": received,
+                "network.bytes": None if sent is None or received is None else sent + received,
             }
         case StarttlsRequested():
             return {"xmpp.starttls.trailing_whitespace_bytes": event.trailing_whitespace}
