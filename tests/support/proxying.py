@@ -22,9 +22,11 @@ from xproxy.config.tls import TlsSettings
 from xproxy.config.upstream import UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
-from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import FixedRoute, Route
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.document import Document
@@ -49,6 +51,7 @@ class StubCore:
 
     def __init__(self, mode: LegMode, at_ns: int, *, close_seconds: float = 5.0) -> None:
         self.next_tick_ns: int | None = None
+        self.left_at_certificate = False
         self.mode = mode
         self._begun = at_ns
         self.close_ns = int(close_seconds * 1e9)
@@ -75,6 +78,9 @@ class StubCore:
         return actions
 
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
+        return [Observe(facts)]
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
         return [Observe(facts)]
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
@@ -245,8 +251,10 @@ async def proxying(
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     upstream: HostPort | None = None,
+    route: Route | None = None,
     domain: str | None = None,
     receive_buffer: int | None = None,
+    passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a proxy before a listening socket; leaving the block cancels what is left."""
     channel = ListChannel()
@@ -263,12 +271,8 @@ async def proxying(
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         proxy = Proxy(
-            ProxySettings(
-                listen=(HostPort("127.0.0.1", 0),),
-                upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
-                limits=limits or SessionLimits(),
-                domain=domain,
-            ),
+            ProxySettings(listen=(HostPort("127.0.0.1", 0),), limits=limits or SessionLimits(), domain=domain),
+            route=route or FixedRoute(server=upstream or HostPort("127.0.0.1", listening.getsockname()[1])),
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),
@@ -276,6 +280,7 @@ async def proxying(
             new_trace_id=lambda: f"{next(ids):032x}",
             wall_ns=time.time_ns,
             contexts=contexts,
+            passthrough=passthrough,
             plane=the_plane,
         )
         async with trio.open_nursery() as nursery:

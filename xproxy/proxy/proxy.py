@@ -13,10 +13,11 @@ from xproxy.config.sessions import SessionLimits
 from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
-from xproxy.proxy.connect import Upstream
 from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.relay import Relay, Surroundings
+from xproxy.proxy.route import Route
 from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
 from xproxy.proxy.secure import Contexts
 from xproxy.proxy.snapshot import SessionSnapshot
@@ -30,7 +31,6 @@ class ProxySettings:
     """What a proxy is told."""
 
     listen: tuple[HostPort, ...]
-    upstream: HostPort
     domain: str | None = None  # --domain: for direct TLS without a name that could be one
     limits: SessionLimits = attrs.Factory(SessionLimits)
 
@@ -42,6 +42,7 @@ class Proxy:
         self,
         settings: ProxySettings,
         *,
+        route: Route,
         channel: Channel,
         recorder: Recorder,
         new_recorder: NewRecorder,
@@ -49,12 +50,14 @@ class Proxy:
         new_trace_id: Callable[[], str],
         wall_ns: Callable[[], int],
         contexts: Contexts | None = None,
+        passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
     ) -> None:
         """Prepare a proxy.
 
-        ``recorder`` makes the records of events that belong to no session, ``new_recorder`` one for each session from
-        its trace id. ``new_session`` makes the core. ``contexts`` is for TLS; without it TLS fails on every session.
+        ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
+        session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
+        is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
         ``wall_ns`` is the UTC time in ns.
         """
         self._settings = settings
@@ -67,12 +70,13 @@ class Proxy:
         self._plane = plane if plane is not None else new_plane(channel=channel, wall_ns=wall_ns)
         self._surroundings = Surroundings(
             limits=settings.limits,
-            upstream=Upstream(host=settings.upstream.host, port=settings.upstream.port),
+            route=route,
             channel=channel,
             plane=self._plane,
             contexts=contexts,
             domain=settings.domain,
             own_names=frozenset(address.host.lower() for address in settings.listen),
+            passthrough=passthrough,
             new_session=new_session,
             wall_ns=wall_ns,
         )

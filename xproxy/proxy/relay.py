@@ -35,14 +35,16 @@ from xproxy.events.connection import (
     UpstreamFailure,
 )
 from xproxy.events.proxy import LimitReached
-from xproxy.events.tls import StarttlsInjection, TlsFailed
+from xproxy.events.tls import StarttlsInjection, TlsFailed, TlsFailure, TlsPassthrough
 from xproxy.proxy.arrival import Arrival
-from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
+from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
+from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.plane import Plane
+from xproxy.proxy.route import Asked, Route
 from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
-from xproxy.proxy.secure import Contexts, SecureFailed, Securing
+from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
 from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
@@ -72,12 +74,13 @@ class Surroundings:
     """What every session of a proxy shares."""
 
     limits: SessionLimits
-    upstream: Upstream
+    route: Route
     channel: Channel
     plane: Plane
     contexts: Contexts | None  # None: TLS fails on every session
     domain: str | None  # --domain: the name for direct TLS without one
     own_names: frozenset[str]  # hosts of our own listeners, lower case
+    passthrough: PassthroughMemory | None = None  # None: nobody is let through undecrypted
     new_session: NewSession
     wall_ns: Callable[[], int]
 
@@ -107,6 +110,8 @@ class Relay:
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
         self._identity: UpstreamIdentity | None = None
+        self._securing: Securing | None = None
+        self._passed_on: TlsPassthrough | None = None
         self._direct = False
         self._scope = trio.CancelScope()  # everything before the end
 
@@ -153,42 +158,25 @@ class Relay:
         if mode is None:
             return
         self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
+        asked = Asked(direct=mode is LegMode.DIRECT_TLS, destination=self._arrival.destination)
         try:
-            server, seconds = await open_upstream(self._around.upstream, seconds_max=self._limits.connect_seconds_max)
+            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
         except ConnectFailed as failed:
             self._note(failed.failure)
             self._close(CloseCause.UPSTREAM_FAILED)
             return
+        server = connection.sock
         self._flow = flow = Flow(
             core=core,
             recorder=self._recorder,
             client=Leg(Side.CLIENT, self._sock),
             server=Leg(Side.SERVER, server),
             verify_name=self._verify_name,
+            given_up=self._given_up,
         )
         tune(server, keepalive_seconds=self._limits.keepalive_seconds)
-        try:
-            peer = endpoint_of(server.getpeername())
-        except OSError as error:  # it took the connection and reset it at once
-            self._note(
-                UpstreamFailed(
-                    host=self._around.upstream.host,
-                    port=self._around.upstream.port,
-                    reason=UpstreamFailure.OTHER,
-                    errno=errno.errorcode.get(error.errno or 0),
-                    seconds=seconds,
-                )
-            )
-            self._close(CloseCause.UPSTREAM_FAILED)
+        if not self._connected(connection, asked):
             return
-        self._note(
-            UpstreamConnected(
-                host=self._around.upstream.host,
-                server=peer,
-                local=endpoint_of(server.getsockname()),
-                seconds=seconds,
-            )
-        )
         async with trio.open_nursery() as nursery:
             if mode is LegMode.DIRECT_TLS:
                 await self._secure(flow, direct=True, domain=self._around.domain)
@@ -196,6 +184,39 @@ class Relay:
                 self._start_reading(flow)
             await self._oversee(flow, nursery)
             nursery.cancel_scope.cancel()
+
+    def _connected(self, connection: Connection, asked: Asked) -> bool:
+        """Say to whom we are connected; False: it was over at once."""
+        sock, candidate = connection.sock, connection.candidate
+        try:
+            server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+        except OSError as error:  # it took the connection and reset it at once
+            self._note(
+                UpstreamFailed(
+                    host=candidate.host,
+                    port=candidate.port,
+                    reason=UpstreamFailure.OTHER,
+                    errno=errno.errorcode.get(error.errno or 0),
+                    seconds=connection.seconds,
+                    domain=asked.domain,
+                )
+            )
+            self._close(CloseCause.UPSTREAM_FAILED)
+            return False
+        self._note(
+            UpstreamConnected(
+                host=candidate.host,
+                server=server,
+                local=local,
+                seconds=connection.seconds,
+                tls=candidate.tls,
+                via=candidate.via,
+                domain=asked.domain,
+                priority=candidate.priority,
+                weight=candidate.weight,
+            )
+        )
+        return True
 
     async def _first_byte(self) -> LegMode | None:
         """Look at what the client begins with. None: the session is over."""
@@ -230,13 +251,15 @@ class Relay:
     async def _secure(self, flow: Flow, *, direct: bool, domain: str | None) -> None:
         """TLS on both legs, told to the core step by step; on failure the core says Close."""
         self._direct = direct
-        securing = Securing(
+        self._securing = securing = Securing(
             flow=flow,
             contexts=self._around.contexts,
             limits=self._limits,
             direct=direct,
             domain=domain,
             own_names=self._around.own_names,
+            passthrough=self._around.passthrough,
+            client_address=self._arrival.client.ip,
         )
         try:
             with trio.fail_after(self._limits.handshake_seconds_max):
@@ -245,10 +268,22 @@ class Relay:
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
             self._identity = securing.identity
+        except PassedOn as passed:
+            self._passed_on = passed.event
+            now = self._wall_ns()
+            self._plane.carry_out(flow, flow.core.tls_passed_on(passed.event, now), now)
         except trio.TooSlowError:
             self._tls_failed(flow, securing.failure(TimeoutError()))
         except SecureFailed as failed:
             self._tls_failed(flow, failed.event)
+
+    def _given_up(self, leg: Leg, error: ssl.SSLError) -> TlsFailed | None:
+        """What an alert says that came when TLS was up. A client may refuse our certificate as late as that."""
+        if self._securing is None:
+            return None
+        event = self._securing.given_up(error, leg.side)
+        self._securing.learn(event)
+        return event
 
     def _verify_name(self, wanted: VerifyName) -> TlsFailed | None:
         """Compare the server's certificate with the name of a stream that came later."""
@@ -272,6 +307,8 @@ class Relay:
     def _tls_failed(self, flow: Flow, event: TlsFailed | StarttlsInjection) -> None:
         now = self._wall_ns()
         if isinstance(event, TlsFailed):
+            if self._securing is not None:
+                self._securing.learn(event)
             self._plane.carry_out(flow, flow.core.tls_failed(event, now), now)
         else:
             self._note(event)
@@ -283,6 +320,8 @@ class Relay:
         """Do what the plane leaves to the task, until the core or both peers have ended the session."""
         legs = (flow.client, flow.server)
         while flow.close is None and not all(leg.ended for leg in legs):
+            if self._passed_on is not None:
+                _pass_on_fins(flow)
             if not self._send_what_waits(flow, nursery) and flow.starttls is not None:
                 starttls, flow.starttls = flow.starttls, None
                 await self._secure(flow, direct=False, domain=starttls.domain)
@@ -432,7 +471,13 @@ class Relay:
 
     def _note_end(self) -> None:
         try:
-            self._note(self._closed())
+            closed = self._closed()
+            if self._securing is not None and self._core is not None and self._core.left_at_certificate:
+                self._securing.learn_refusal(TlsFailure.CLOSED.value)
+            if self._passed_on is not None:
+                sent, received = closed.from_client.bytes, closed.from_server.bytes
+                self._note(end_event(self._passed_on, from_client_bytes=sent, from_server_bytes=received))
+            self._note(closed)
         except Exception as error:  # a bug of ours must not end the others' sessions
             log.error("the last record of a session is lost: %s", frames_of(error))
 
@@ -493,6 +538,15 @@ class _Stall:
     def next_at(self) -> float:
         """The next time to say something about it."""
         return self.since + (self._limits.stall_seconds_max if self.warned else self._limits.stall_seconds_warn)
+
+
+def _pass_on_fins(flow: Flow) -> None:
+    """Tell a peer that the other one sends no more, as it would hear without us: we cannot say close_notify here."""
+    for leg in (flow.client, flow.server):
+        if leg.peer.ended is EndOfInput.CLOSE_NOTIFY and not leg.backlog and not leg.fin_sent:
+            leg.fin_sent = True
+            with contextlib.suppress(OSError):  # it is gone, and reading from it will say so
+                leg.sock.shutdown(socket.SHUT_WR)
 
 
 async def _send_close_notify(tls: ssl.SSLSocket) -> None:

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed
-from xproxy.events.tls import TlsEstablished, TlsFailed
+from xproxy.events.tls import TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 from xproxy.xmpp.actions import Action, LegMode, Progress, VerifyName
@@ -16,12 +16,16 @@ class SessionCore(Protocol):
     """What decides about one session: ``xproxy.xmpp.session.Session``."""
 
     next_tick_ns: int | None
+    left_at_certificate: bool  # the client went without a word inside TLS
 
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take bytes."""
 
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
         """TLS is up on a leg; the server's is told first."""
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
+        """There will be no TLS of ours: everything is relayed as it comes."""
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
         """TLS failed on a leg."""

@@ -25,9 +25,17 @@ import trio
 
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Side
-from xproxy.events.tls import CertificateFacts, StarttlsInjection, TlsEstablished, TlsFailed, TlsFailure
+from xproxy.events.tls import (
+    CertificateFacts,
+    StarttlsInjection,
+    TlsEstablished,
+    TlsFailed,
+    TlsFailure,
+    TlsPassthrough,
+)
 from xproxy.jid import is_ip_address
 from xproxy.proxy.flow import Flow, Leg
+from xproxy.proxy.passthrough import PassthroughMemory, begin_event, refusal_of
 from xproxy.proxy.transport import TLS_FIRST_BYTE
 from xproxy.tls.facts import certificate_facts, tls_established
 from xproxy.tls.failures import HandshakeRefused, failure_of
@@ -47,6 +55,14 @@ class SecureFailed(Exception):  # noqa: N818 - a fact for the session's task, wh
 
     def __init__(self, event: TlsFailed | StarttlsInjection) -> None:
         super().__init__(type(event).__name__)
+        self.event = event
+
+
+class PassedOn(Exception):  # noqa: N818 - a decision, not a fault
+    """No TLS of ours: the ClientHello is still to be read, and both legs are to be relayed as they come."""
+
+    def __init__(self, event: TlsPassthrough) -> None:
+        super().__init__(event.refusal)
         self.event = event
 
 
@@ -163,10 +179,13 @@ class Securing:
         direct: bool,
         domain: str | None,
         own_names: frozenset[str],
+        passthrough: PassthroughMemory | None = None,
+        client_address: str = "",
     ) -> None:
         """Prepare. ``domain``: the stream's, or with direct TLS the configured one.
 
         ``own_names``: hosts that clients dial to reach us; with direct TLS they say nothing about the XMPP domain.
+        ``passthrough``: who is let through undecrypted, by ``client_address`` (without port) and hello.
         """
         self._flow = flow
         self._contexts = contexts
@@ -174,6 +193,8 @@ class Securing:
         self._direct = direct
         self._domain = domain
         self._own_names = own_names
+        self._passthrough = passthrough
+        self._client_address = client_address
         self._begun = trio.current_time()
         self._leg = Side.CLIENT  # the leg that is at work
         self._hello: ClientHello | None = None
@@ -190,6 +211,7 @@ class Securing:
         """Look at the ClientHello and shake hands with the server.
 
         Raises:
+            PassedOn: this client is let through undecrypted.
             SecureFailed: the handshake failed, or something stood before TLS that is not TLS.
         """
         try:
@@ -207,10 +229,12 @@ class Securing:
         if self._contexts is None:
             raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, "this proxy was started without certificates")
         self._leg, self._begun = Side.SERVER, trio.current_time()
+        if not self._direct and (octets := waiting_octets(flow.server.sock)):
+            raise NotTls(octets)  # before a ClientHello a server has nothing to say
+        if self._passthrough is not None and (client := self._passthrough.admit(self._client_address, hello)):
+            raise PassedOn(begin_event(client, hello, direct=self._direct))
         if self._direct:
             self._domain = self._domain_asked_for(hello) or self._domain
-        elif octets := waiting_octets(flow.server.sock):
-            raise NotTls(octets)  # before our ClientHello a server has nothing to say
         self._server_name = server_name_for(self._domain)
         context = self._contexts.server_context(
             top_version=min(hello.top_version, _TOP_VERSION),
@@ -296,7 +320,24 @@ class Securing:
         leg.use(tls)
         return tls
 
-    def failure(self, error: BaseException) -> TlsFailed:
+    def given_up(self, error: ssl.SSLError, leg: Side) -> TlsFailed:
+        """Return what it means that the peer on ``leg`` sent the alert ``error`` when both handshakes were done."""
+        self._leg = leg
+        if leg is Side.SERVER:
+            self._certificate = self._identity.certificate if self._identity is not None else None
+        return self.failure(error, after_handshake=True)
+
+    def learn(self, failure: TlsFailed) -> None:
+        """Have the client let through from now on if ``failure`` says that it refused our certificate."""
+        if refusal := refusal_of(failure):
+            self.learn_refusal(refusal)
+
+    def learn_refusal(self, refusal: str) -> None:
+        """Have a client that refused our certificate let through from now on, if that is the policy."""
+        if self._passthrough is not None and self._hello is not None:
+            self._passthrough.remember(self._client_address, self._hello, refusal)
+
+    def failure(self, error: BaseException, *, after_handshake: bool = False) -> TlsFailed:
         """Return what ``error`` means on the leg that is at work."""
         return failure_of(
             error,
@@ -306,4 +347,5 @@ class Securing:
             hello=self._hello,
             server_name=self._server_name if self._leg is Side.SERVER else None,
             certificate=self._certificate,
+            after_handshake=after_handshake,
         )

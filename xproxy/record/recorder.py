@@ -25,7 +25,7 @@ from xproxy.events.delegates import delegates_of
 from xproxy.events.sasl import SaslStarted, SaslSucceeded
 from xproxy.events.session import ResourceBound, SessionEstablished
 from xproxy.events.stream import StreamOpened
-from xproxy.events.tls import TlsEstablished
+from xproxy.events.tls import TlsEstablished, TlsPassthrough
 from xproxy.jid import Jid
 from xproxy.record.document import Document, Facts, Value, timestamp, write_facts
 from xproxy.record.ecs import SHAPES, client_facts, dataset_of, facts_of, level_name, server_facts
@@ -115,6 +115,10 @@ class SessionRecorder:
                         "xproxy.tls.ja4": event.ja4,
                     }
                 )
+                if event.server_name is not None and self._to is None:
+                    self._know({"destination.domain": event.server_name, "server.domain": event.server_name})
+            case TlsPassthrough():
+                self._know({"xproxy.tls.passthrough": True, "xproxy.tls.ja4": event.ja4})
                 if event.server_name is not None and self._to is None:
                     self._know({"destination.domain": event.server_name, "server.domain": event.server_name})
             case StreamOpened(sent_by=Side.CLIENT):

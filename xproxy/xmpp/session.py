@@ -60,6 +60,7 @@ from xproxy.events.tls import (
     StarttlsStripped,
     TlsEstablished,
     TlsFailed,
+    TlsPassthrough,
 )
 from xproxy.jid import Jid
 from xproxy.xmpp import auth, negotiate, ns, sasl2
@@ -123,6 +124,7 @@ class Phase(enum.Enum):
     STARTTLS_ASKED = "starttls-asked"  # the client is paused, the server has the word
     SECURING = "securing"  # both legs paused, handshakes under way
     ESTABLISHED = "established"  # stanzas flow
+    PASSED_ON = "passed-on"  # relayed undecrypted: nothing is looked at
     CLOSING = "closing"  # one peer ended behind its closing tag
     CLOSED = "closed"  # the relay was told to close
 
@@ -133,6 +135,7 @@ class _Step(enum.Enum):
     REFUSE_TLS = enum.auto()
     SECURED = enum.auto()
     READY = enum.auto()
+    PASS_ON = enum.auto()
     HALF_ENDED = enum.auto()
     CLOSE = enum.auto()
 
@@ -143,6 +146,7 @@ _NEXT: Final = {
     (Phase.STARTTLS_ASKED, _Step.PROCEED): Phase.SECURING,
     (Phase.STARTTLS_ASKED, _Step.REFUSE_TLS): Phase.NEGOTIATING,
     (Phase.SECURING, _Step.SECURED): Phase.NEGOTIATING,
+    (Phase.SECURING, _Step.PASS_ON): Phase.PASSED_ON,
     (Phase.NEGOTIATING, _Step.READY): Phase.ESTABLISHED,
     (Phase.NEGOTIATING, _Step.HALF_ENDED): Phase.CLOSING,
     (Phase.STARTTLS_ASKED, _Step.HALF_ENDED): Phase.CLOSING,
@@ -271,6 +275,8 @@ class Session:
         self._stream_error = False
         self._success_at_ns: int | None = None  # the login succeeded, and the client has not begun its next stream
         self._handshake_at_ns: int | None = None  # a component's
+        self._silent_since: tuple[int, int] | None = None  # TLS is up on the client leg: octets so far, and when
+        self.left_at_certificate = False  # the client went without a word inside TLS: it may not accept our certificate
         self._refused_at_ns: int | None = None  # the server sent what is no XML to us, and perhaps not to the client
         self._cause: CloseCause | None = None
         self._initiator: Side | None = None
@@ -317,10 +323,27 @@ class Session:
         else:
             self._begin_inside_tls()
             self._step(_Step.SECURED)
+            self._silent_since = self._client.bytes, at_ns
+        return self._taken()
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
+        """There will be no TLS of ours: the client's and the server's go through as they come, and so does the rest.
+
+        The server ends sessions that do not log in, as it does without us; here nobody can tell.
+        """
+        assert self._phase is Phase.SECURING, self._phase
+        self._observe(facts)
+        self._begin_inside_tls()
+        self._step(_Step.PASS_ON)
+        self._client.opaque = self._server.opaque = True
+        self._end_due_ns = None
+        self.next_tick_ns = None
         return self._taken()
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
-        """A handshake failed, or the server's certificate does not cover the stream's ``to``."""
+        """A handshake failed, a peer gave TLS up, or the server's certificate does not cover the stream's ``to``."""
+        if self._over():
+            return []
         self._observe(failure)
         self._close(CloseCause.TLS_FAILED, failure.leg, EndOfInput.TRUNCATED)
         return self._taken()
@@ -338,24 +361,55 @@ class Session:
                 self._item(direction, item, at_ns)
             if self._over():
                 return self._taken()
+        if self._phase is Phase.PASSED_ON:
+            return self._end_passed_on(side, how, at_ns, is_first=not again and other.end is None)
         if direction.closing_tag and not again and not other.closing_tag and other.end is None:
             if self._phase is not Phase.CLOSING:
                 self._step(_Step.HALF_ENDED)
             self._end_due_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
             self._arm()
             return self._taken()
+        if direction is self._client and other.end is None:
+            self._judge_silence(how, at_ns)
         if direction is self._client and self.established and not direction.closing_tag:
             gone = self._traffic.client_gone(at_ns, other.last_item, other.last_at_ns, self._refused_at_ns)
             self._observe_all(gone)
         self._close(self._cause_of_end(direction, other), self._first_closing or side, how)
         return self._taken()
 
+    def _judge_silence(self, how: EndOfInput, at_ns: int) -> None:
+        """A client that goes when TLS is up, without a word inside it, may have judged our certificate only then.
+
+        COMPAT(Node.js, 18 and later): its TLS looks at the verdict behind the handshake and closes without an alert.
+        """
+        if self._silent_since is None or how is EndOfInput.RESET:
+            return
+        octets, since_ns = self._silent_since
+        if self._client.bytes == octets:
+            self.left_at_certificate = True
+            self._observe(_silence("left-after-tls", at_ns - since_ns))
+
+    def _end_passed_on(self, side: Side, how: EndOfInput, at_ns: int, *, is_first: bool) -> list[Action]:
+        """The end of a TLS we cannot see into: behind a FIN the answer of the other side may be under way."""
+        if is_first and how is EndOfInput.CLOSE_NOTIFY:
+            self._first_closing = side
+            self._end_due_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
+            self._arm()
+        else:
+            self._close_passed_on(self._first_closing or side, how)
+        return self._taken()
+
+    def _close_passed_on(self, first: Side, how: EndOfInput) -> None:
+        self._close(CloseCause.CLIENT_ENDED if first is Side.CLIENT else CloseCause.SERVER_ENDED, first, how)
+
     def tick(self, at_ns: int) -> list[Action]:
         """The time ``next_tick_ns`` has come."""
         if self.next_tick_ns is None or at_ns < self.next_tick_ns or self._over():
             return []
         if self._end_due_ns is not None and self._end_due_ns <= at_ns:
-            if self._phase is Phase.CLOSING:
+            if self._phase is Phase.PASSED_ON and self._first_closing is not None:
+                self._close_passed_on(self._first_closing, EndOfInput.TRUNCATED)
+            elif self._phase is Phase.CLOSING:
                 cause = CloseCause.STREAM_ERROR if self._stream_error else CloseCause.STREAM_CLOSED
                 self._close(cause, self._first_closing, EndOfInput.TRUNCATED)
             else:
