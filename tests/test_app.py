@@ -209,7 +209,7 @@ async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:
 async def test_an_address_that_is_taken_is_named_and_nothing_stays_open(settings: Settings) -> None:
     before = set(os.listdir("/proc/self/fd"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = HostPort(*taken.getsockname())
+        address = ListenAddress(*taken.getsockname())
         settings = attrs.evolve(settings, listen=ListenSettings(addresses=(ListenAddress("127.0.0.1", 0), address)))
         with pytest.raises(AddressProblem, match=f"cannot listen on {address}.*in use.*stop it, or choose another"):
             await app.run(settings)

@@ -42,6 +42,7 @@ from xproxy.config.state import (
     replace_identity_key,
 )
 from xproxy.config.stream import StreamPolicy
+from xproxy.config.upstream import UpstreamAddress
 from xproxy.control.address import control_socket
 from xproxy.control.operations import Reloaded, register
 from xproxy.control.router import Document, Router
@@ -61,6 +62,7 @@ from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import make_route
 from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
@@ -82,7 +84,7 @@ class Running:
     """A proxy that listens. What ``run`` reports when it has started."""
 
     listeners: tuple[Endpoint, ...]  # real addresses, port 0 resolved
-    upstream: HostPort
+    upstream: UpstreamAddress
     ca_file: Path | None  # the local CA's certificate; None with the server's own files
     log_file: Path | None  # None: records go to standard output only
     stop: Callable[[str], None]  # drain with this reason ("finished"); called again: at once. ``run`` returns after it
@@ -109,7 +111,8 @@ async def run(
     correlation_key = read_correlation_key(state, secrets.token_bytes)
     identities = open_identities(settings, time.time_ns())
     tls = TlsService(settings.tls, settings.upstream, state)
-    await look_up(settings.upstream.address)
+    if isinstance(settings.upstream.address, HostPort):
+        await look_up(settings.upstream.address)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
@@ -201,6 +204,7 @@ class _App:
                 domain=settings.upstream.domain,
                 limits=settings.sessions,
             ),
+            route=make_route(settings.upstream),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),
@@ -517,7 +521,7 @@ def raise_descriptor_limit(sessions_max: int) -> int:
 
 @contextmanager
 def open_log(
-    settings: LogSettings, levels: LevelFilter, upstream: HostPort, on_gone: Callable[[], None]
+    settings: LogSettings, levels: LevelFilter, upstream: UpstreamAddress, on_gone: Callable[[], None]
 ) -> Iterator[RecordChannel]:
     """Open the outputs and start their writer; at the end everything is written out and closed.
 
@@ -610,7 +614,7 @@ def open_outputs(settings: LogSettings) -> Iterator[Output]:
 class UpstreamWatch:
     """An output that says on stderr, for the operator, when the server cannot be reached and when it can again."""
 
-    def __init__(self, upstream: HostPort) -> None:
+    def __init__(self, upstream: UpstreamAddress) -> None:
         self.name = "diagnostics"
         self._upstream = upstream
         self._down = False

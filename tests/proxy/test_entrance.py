@@ -4,15 +4,14 @@ import gc
 import ipaddress
 import socket
 import struct
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
 import trio.testing
 
 from tests.support.proxying import Rig, open_descriptors, proxying, receive_all, receive_exactly, send_all
-from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress, ListenKind, ListenSettings, Network
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Endpoint
@@ -22,7 +21,6 @@ from xproxy.events.connection import (
     ConnectionClosed,
     ConnectionRefused,
     RefusalReason,
-    UpstreamFailed,
     WayIn,
 )
 from xproxy.proxy.proxy_protocol import SIGNATURE_V2, render_local, render_v1, render_v2
@@ -138,12 +136,17 @@ async def test_what_is_no_header_is_closed_and_recorded(sent: bytes, reason: Ref
         assert not rig.channel.of(ConnectionAccepted)
 
 
+async def until(holds: Callable[[], bool]) -> None:
+    while True:
+        if holds():
+            return
+        await trio.sleep(0.001)
+
+
 async def sees_the_end(sock: socket.socket) -> None:
     """Wait until the proxy has closed: with unread octets that is a reset."""
-    try:
+    with suppress(ConnectionResetError):
         assert await receive_all(sock) == b""
-    except ConnectionResetError:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -193,8 +196,7 @@ async def test_health_checks_are_counted_and_not_recorded(sent: bytes, abruptly:
                 if abruptly:
                     await trio.sleep(0.01)
                     balancer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            while rig.proxy.health_checks < count:
-                await trio.sleep(0.001)
+            await until(lambda: rig.proxy.health_checks >= count)  # noqa: B023 - it is over before the next round
         assert not rig.channel.events
 
 
@@ -300,8 +302,7 @@ async def test_draining_ends_the_wait_for_headers() -> None:
     async with behind_balancer() as rig:
         with await rig.connect() as balancer:
             await send_all(balancer, b"P")
-            while not rig.proxy._listeners[0].waiting:
-                await trio.sleep(0.001)
+            await until(lambda: rig.proxy._listeners[0].waiting == 1)
             rig.proxy.drain()
             await sees_the_end(balancer)
             assert (await rig.channel.wait_for(ConnectionRefused)).reason is RefusalReason.DRAINING

@@ -22,10 +22,12 @@ from xproxy.events.connection import (
     ConnectionStalled,
     DirectionTotals,
     RefusalReason,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
     UpstreamFailure,
+    Via,
     WayIn,
 )
 from xproxy.events.journal import (
@@ -183,9 +185,28 @@ FULL: tuple[Event, ...] = (
             last_element_age_ms=12_000,
         ),
     ),
-    UpstreamConnected(host="xmpp.example.org", server=SERVER, local=LOCAL, seconds=0.0123),
+    UpstreamConnected(
+        host="xmpp.example.org",
+        server=SERVER,
+        local=LOCAL,
+        seconds=0.0123,
+        tls=ServerTls.DIRECT,
+        via=Via.SRV,
+        domain="example.org",
+        priority=5,
+        weight=20,
+        proxy_protocol="v2",
+        probe=True,
+    ),
     UpstreamFailed(
-        host="xmpp.example.org", port=5222, reason=UpstreamFailure.REFUSED, errno="ECONNREFUSED", seconds=0.002
+        host="xmpp.example.org",
+        port=5222,
+        reason=UpstreamFailure.REFUSED,
+        errno="ECONNREFUSED",
+        seconds=0.002,
+        domain="example.org",
+        tried=3,
+        refusing=True,
     ),
     UnsupportedTransport(looks_like="http"),
     TlsEstablished(

@@ -36,7 +36,9 @@ Signals:
 )  # fmt: skip
 @click.option("--trusted", multiple=True, metavar="NETWORK", help="Whose PROXY headers and SOCKS5 requests are taken; "
               "may be given several times. [default: 127.0.0.0/8 and ::1/128]")  # fmt: skip
-@click.option("--upstream", metavar="HOST:PORT", help="The server every client is connected to.")
+@click.option("--upstream", metavar="HOST:PORT|srv|original", help="The server every client is connected to; srv: the "
+              "one the DNS names for the client's domain; original: the one it dialled before a packet filter "
+              "redirected it here.")  # fmt: skip
 @click.option("--domain", metavar="D", help="The XMPP domain, where a client names none.")
 @click.option("--state", metavar="DIR", help="Where the CA and its certificates are kept. [default: "
               "$STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy]")  # fmt: skip
@@ -56,6 +58,10 @@ Signals:
               "system's authorities]")  # fmt: skip
 @click.option("--upstream-verify", metavar="full|none", help="none: take any certificate from the server; every "
               "session's log says so. [default: full]")  # fmt: skip
+@click.option("--upstream-tls", metavar="same|starttls|direct|none", help="How TLS begins on the server's side; "
+              "none: in clear, to a server on this machine. [default: same]")  # fmt: skip
+@click.option("--upstream-proxy-protocol", metavar="none|v1|v2", help="Tell the server the client's address first; "
+              "it must expect that. [default: none]")  # fmt: skip
 @click.option("-c", "--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="Configuration.")
 @click.option("--ready-file", metavar="FILE", type=click.Path(path_type=Path), envvar=READY_FILE_VARIABLE,
               help="Written when the proxy listens: one real address a line.")  # fmt: skip

@@ -120,7 +120,8 @@ def _listen_address(converter: cattrs.Converter, value: object) -> ListenAddress
     if "address" not in value:
         raise ValueError('an address as a table needs its address, as in { address = "[::]:5222" }')
     found: ListenAddress = converter.structure(value["address"], ListenAddress)
-    kind, trusted = found.kind, None
+    kind: ListenKind = found.kind
+    trusted: tuple[Network, ...] | None = None
     if "kind" in value:
         words = tuple(kind.value for kind in ListenKind)
         if value["kind"] not in words:

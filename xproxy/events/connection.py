@@ -42,6 +42,7 @@ class RefusalReason(enum.Enum):
     DESCRIPTORS = "descriptors"
     NAMES_TOTAL_MAX = "names-total-max"
     DRAINING = "draining"
+    UPSTREAM_DOWN = "upstream-down"
     HEADERS_MAX = "headers-max"  # too many have not sent their PROXY header or SOCKS request yet
     HEADERS_PER_CLIENT_MAX = "headers-per-client-max"
     PROXY_HEADER_UNTRUSTED = "proxy-header-untrusted"  # of a network that is not trusted; nothing was read
@@ -60,7 +61,7 @@ class RefusalReason(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class ConnectionRefused(EventBase):
-    """A client was turned away before it was a session: by a limit, by the way it came in, or while draining."""
+    """A client was turned away before it was a session: a limit, its way in, a server that is down, or draining."""
 
     action = "connection-refused"
     level = Level.WARNING
@@ -89,6 +90,23 @@ class ConnectionStalled(EventBase):
     seconds: float
 
 
+class ServerTls(enum.Enum):
+    """How TLS begins on the server leg."""
+
+    STARTTLS = "starttls"  # the stream begins in clear (RFC 6120 section 5)
+    DIRECT = "direct"  # from the first byte (XEP-0368)
+    NONE = "none"  # never: the leg stays in clear
+
+
+class Via(enum.Enum):
+    """What led to the server of a session."""
+
+    CONFIGURED = "configured"
+    ORIGINAL = "original"  # the address the client dialled before it was redirected
+    SRV = "srv"
+    FALLBACK = "fallback"  # the domain has no SRV record: its own addresses (RFC 6120 section 3.2.2)
+
+
 @attrs.frozen(kw_only=True)
 class UpstreamConnected(EventBase):
     """The TCP connection to the server is up."""
@@ -97,20 +115,34 @@ class UpstreamConnected(EventBase):
     level = Level.INFO
     message = "Connected to the server."
 
-    host: str  # as configured
+    host: str  # as configured, or as the DNS has it
     server: Endpoint
     local: Endpoint  # our end: what the server sees as its client
     seconds: float
+    tls: ServerTls = ServerTls.STARTTLS
+    via: Via = Via.CONFIGURED
+    domain: str | None = None  # the client's, where the server depends on it
+    priority: int | None = None  # of the SRV record
+    weight: int | None = None
+    proxy_protocol: str | None = None  # "v1", "v2": the server was told the client's address
+    probe: bool = False  # by the proxy itself: clients are no longer refused at accept
 
 
 class UpstreamFailure(enum.Enum):
     """Why no TCP connection to the server came about."""
 
-    UNKNOWN_HOST = "unknown-host"
+    UNKNOWN_HOST = "unknown-host"  # the name service says that there is no such name, or no address for it
+    LOOKUP_TIMEOUT = "lookup-timeout"  # the name service did not answer
+    LOOKUP_FAILED = "lookup-failed"  # it answered that it cannot say (SERVFAIL, REFUSED ...)
+    NOT_OFFERED = "not-offered"  # the domain's SRV records say that it has no such service (RFC 2782: target ".")
+    NO_DOMAIN = "no-domain"  # the server depends on the client's domain, and it named none
+    DOMAIN_NOT_ALLOWED = "domain-not-allowed"
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"  # a domain of a stranger's choice leads into this network
+    CLEAR_NOT_ALLOWED = "clear-not-allowed"  # without TLS, and not on this machine
+    LOOP = "loop"  # the server would be this proxy
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
-    LOOP = "loop"  # the client is ourselves: what we connect to leads back to us
     OTHER = "other"
 
 
@@ -127,6 +159,9 @@ class UpstreamFailed(EventBase):
     reason: UpstreamFailure
     errno: str | None  # e.g. "ECONNREFUSED"
     seconds: float
+    domain: str | None = None  # the client's, where the server depends on it
+    tried: int = 1  # addresses
+    refusing: bool = False  # by the proxy itself: from now on clients are refused at accept
 
 
 @attrs.frozen(kw_only=True)

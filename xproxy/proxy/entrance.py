@@ -54,7 +54,10 @@ _REPLIES: Final = {
     UpstreamFailure.REFUSED: Reply.CONNECTION_REFUSED,
     UpstreamFailure.UNREACHABLE: Reply.NETWORK_UNREACHABLE,
     UpstreamFailure.TIMEOUT: Reply.HOST_UNREACHABLE,
+    UpstreamFailure.LOOKUP_TIMEOUT: Reply.HOST_UNREACHABLE,
+    UpstreamFailure.LOOKUP_FAILED: Reply.HOST_UNREACHABLE,
     UpstreamFailure.LOOP: Reply.NOT_ALLOWED,
+    UpstreamFailure.CLEAR_NOT_ALLOWED: Reply.NOT_ALLOWED,
 }
 
 

@@ -8,13 +8,12 @@ import attrs
 import trio
 from lxml import etree
 
-from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
+from xproxy.config.upstream import UpstreamAddress
 from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
-from xproxy.proxy.connect import Upstream
 from xproxy.proxy.destination import Destinations
 from xproxy.proxy.entrance import Entrance
 from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
@@ -22,6 +21,7 @@ from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.relay import Relay, Surroundings
+from xproxy.proxy.route import Route
 from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
 from xproxy.proxy.secure import Contexts
 from xproxy.proxy.snapshot import SessionSnapshot
@@ -35,7 +35,7 @@ class ProxySettings:
     """What a proxy is told."""
 
     listen: ListenSettings
-    upstream: HostPort
+    upstream: UpstreamAddress  # what is asked for by SOCKS5, or was dialled, is compared with it
     domain: str | None = None  # --domain: for direct TLS without a name that could be one
     limits: SessionLimits = attrs.Factory(SessionLimits)
 
@@ -47,6 +47,7 @@ class Proxy:
         self,
         settings: ProxySettings,
         *,
+        route: Route,
         channel: Channel,
         recorder: Recorder,
         new_recorder: NewRecorder,
@@ -59,9 +60,9 @@ class Proxy:
     ) -> None:
         """Prepare a proxy.
 
-        ``recorder`` makes the records of events that belong to no session, ``new_recorder`` one for each session from
-        its trace id. ``new_session`` makes the core. ``contexts`` is for TLS; without it TLS fails on every session.
-        ``passthrough`` knows who is let through undecrypted.
+        ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
+        session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
+        is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
         ``wall_ns`` is the UTC time in ns.
         """
         self._settings = settings
@@ -74,7 +75,7 @@ class Proxy:
         self._plane = plane if plane is not None else new_plane(channel=channel, wall_ns=wall_ns)
         self._surroundings = Surroundings(
             limits=settings.limits,
-            upstream=Upstream(host=settings.upstream.host, port=settings.upstream.port),
+            route=route,
             channel=channel,
             plane=self._plane,
             contexts=contexts,
@@ -202,6 +203,7 @@ class Proxy:
             sock=admission.sock,
             arrival=admission.arrival,
             names=admission.names,
+            answer=admission.answer,
         )
         self._relays.add(relay)
         try:

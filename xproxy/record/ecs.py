@@ -168,6 +168,8 @@ SHAPES: Final[dict[type[Event], Shape]] = {
             "destination.port",
             "xproxy.upstream.local.ip",
             "xproxy.upstream.local.port",
+            "xproxy.upstream.tls",
+            "xproxy.upstream.via",
             "event.duration",
         ),
         _OK,
@@ -175,7 +177,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     UpstreamFailed: Shape(
         _NETWORK,
         ("connection", "end"),
-        ("destination.address", "destination.port", "event.reason", "event.duration"),
+        ("destination.address", "destination.port", "event.reason", "event.duration", "xproxy.upstream.tried"),
         _NO,
     ),
     UnsupportedTransport: Shape(_NETWORK, ("connection", "denied"), ("xproxy.first_bytes",), _NO),
@@ -449,6 +451,13 @@ def facts_of(event: Event) -> Facts:
                 **server_facts(event.host, event.server),
                 "xproxy.upstream.local.ip": event.local.ip,
                 "xproxy.upstream.local.port": event.local.port,
+                "xproxy.upstream.tls": event.tls.value,
+                "xproxy.upstream.via": event.via.value,
+                "xmpp.domain": event.domain,
+                "xproxy.upstream.priority": event.priority,
+                "xproxy.upstream.weight": event.weight,
+                "xproxy.upstream.proxy_protocol": event.proxy_protocol,
+                "xproxy.upstream.probe": event.probe or None,
             }
         case UpstreamFailed():
             return {
@@ -461,6 +470,9 @@ def facts_of(event: Event) -> Facts:
                 "destination.port": event.port,
                 "server.address": event.host,
                 "server.port": event.port,
+                "xmpp.domain": event.domain,
+                "xproxy.upstream.tried": event.tried,
+                "xproxy.upstream.refusing": event.refusing or None,
             }
         case UnsupportedTransport():
             return {"event.outcome": "failure", "xproxy.first_bytes": event.looks_like}
