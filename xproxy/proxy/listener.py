@@ -81,6 +81,21 @@ def open_listeners(addresses: Iterable[ListenAddress]) -> list[tuple[ListenAddre
     return opened
 
 
+def take_over(
+    passed: Iterable[socket.socket], addresses: Iterable[ListenAddress]
+) -> list[tuple[ListenAddress, socket.socket]]:
+    """Return ``passed``, opened by a service manager, each with what ``addresses`` say about its host and port.
+
+    Where they say nothing it is plain: no header is then believed that nobody asked for.
+    """
+    known = {(address.host, address.port): address for address in addresses}
+    found = []
+    for sock in passed:
+        here = endpoint_of(sock.getsockname())
+        found.append((known.get((here.ip, here.port), ListenAddress(here.ip, here.port)), sock))
+    return found
+
+
 def _open_address(address: ListenAddress, *, is_dual: bool) -> list[socket.socket]:
     opened: list[socket.socket] = []
     try:

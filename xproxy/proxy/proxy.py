@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import trio
@@ -16,7 +16,7 @@ from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
 from xproxy.proxy.destination import Destinations
 from xproxy.proxy.entrance import Entrance
-from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
+from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners, take_over
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.refusal import Refusal
@@ -57,15 +57,18 @@ class Proxy:
         contexts: Contexts | None = None,
         passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
+        passed: Sequence[socket.socket] = (),
     ) -> None:
         """Prepare a proxy.
 
         ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
         session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
         is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
-        ``wall_ns`` is the UTC time in ns.
+        ``wall_ns`` is the UTC time in ns. ``passed``: listening, non-blocking sockets that others opened, in place of
+        ``settings.listen``; ``serve`` closes them.
         """
         self._settings = settings
+        self._passed = list(passed)
         self._limits = settings.limits
         self._channel = channel
         self._recorder = recorder
@@ -152,7 +155,8 @@ class Proxy:
         Raises:
             AddressProblem: an address cannot be listened on.
         """
-        opened = open_listeners(self._settings.listen.addresses)
+        wanted = self._settings.listen.addresses
+        opened = take_over(self._passed, wanted) if self._passed else open_listeners(wanted)
         try:
             addresses = tuple(endpoint_of(sock.getsockname()) for _, sock in opened)
             self._destinations.listen_at(addresses)
