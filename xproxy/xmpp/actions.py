@@ -5,7 +5,7 @@ import enum
 import attrs
 
 from xproxy.events import EndOfInput, Event, Side
-from xproxy.events.connection import CloseCause
+from xproxy.events.connection import CloseCause, ServerTls
 
 
 @attrs.frozen
@@ -39,9 +39,9 @@ class Resume:
 
 @attrs.frozen(kw_only=True)
 class StartTls:
-    """Begin TLS on both legs: look at the ClientHello, secure the server leg, then the client leg.
+    """Begin TLS: look at the ClientHello, secure the server leg (if it is to be), then the client leg.
 
-    Both legs are paused already. The relay reports with ``tls_established`` or ``tls_failed``.
+    What is read by then is paused already. The relay reports with ``tls_established`` or ``tls_failed``.
     """
 
     domain: str | None  # the stream's ``to``: SNI and reference name upstream
@@ -94,7 +94,31 @@ Action = Forward | Send | Pause | Resume | StartTls | VerifyName | Wake | Close 
 
 
 class LegMode(enum.Enum):
-    """How the session began on both legs."""
+    """How a session begins: on both legs alike, or on the client's leg otherwise than on the server's."""
 
     CLEAR = "clear"  # XML first; STARTTLS may follow
     DIRECT_TLS = "direct-tls"  # TLS from the first byte (XEP-0368)
+    CLEAR_TO_DIRECT = "clear-to-direct-tls"  # STARTTLS with us, then TLS from the first byte with the server
+    CLEAR_TO_PLAIN = "clear-to-plain"  # STARTTLS with us; the server's leg stays in clear
+    DIRECT_TO_CLEAR = "direct-tls-to-clear"  # we ask the server for STARTTLS
+    DIRECT_TO_PLAIN = "direct-tls-to-plain"
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the client's leg begins with TLS."""
+        return self in (LegMode.DIRECT_TLS, LegMode.DIRECT_TO_CLEAR, LegMode.DIRECT_TO_PLAIN)
+
+    @classmethod
+    def of(cls, *, direct: bool, server: ServerTls) -> "LegMode":
+        """Return the mode of a client that began with TLS (``direct``) or in clear, before ``server``."""
+        if direct:
+            return {
+                ServerTls.DIRECT: cls.DIRECT_TLS,
+                ServerTls.STARTTLS: cls.DIRECT_TO_CLEAR,
+                ServerTls.NONE: cls.DIRECT_TO_PLAIN,
+            }[server]
+        return {
+            ServerTls.STARTTLS: cls.CLEAR,
+            ServerTls.DIRECT: cls.CLEAR_TO_DIRECT,
+            ServerTls.NONE: cls.CLEAR_TO_PLAIN,
+        }[server]
