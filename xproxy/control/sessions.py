@@ -59,7 +59,7 @@ def row_of(snapshot: SessionSnapshot) -> Row:
         "trace_id": known.get("trace", {}).get("id"),
         "client": _endpoint(known.get("client", {})),
         "listener": _endpoint(xproxy.get("listener", {})),
-        "way_in": "direct",
+        "way_in": snapshot.way,
         "jid": xmpp.get("jid"),
         "jid_source": xmpp.get("jid_source"),
         "domain": server.get("domain"),

@@ -119,6 +119,7 @@ class Relay:
         """Return how the session stands now, from what is counted anyway."""
         return snapshot_of(
             known=self._recorder.known(),
+            way=self._arrival.way.value,
             age_ns=self._wall_ns() - self._accepted_at_ns,
             sock=self._sock,
             core=self._core,

@@ -30,6 +30,7 @@ class SessionSnapshot:
     """One session."""
 
     known: Document  # as its records say: client, server, xmpp.jid and the like, covered as in records
+    way: str  # a value of ``arrival.WayIn``
     phase: str  # "first-byte", "connecting", or that of the core
     mechanism: str | None
     age_seconds: float
@@ -41,7 +42,14 @@ class SessionSnapshot:
 
 
 def snapshot_of(
-    *, known: Document, age_ns: int, sock: socket.socket, core: SessionCore | None, flow: Flow | None, at_ns: int
+    *,
+    known: Document,
+    way: str,
+    age_ns: int,
+    sock: socket.socket,
+    core: SessionCore | None,
+    flow: Flow | None,
+    at_ns: int,
 ) -> SessionSnapshot:
     """Return how a session stands that was accepted on ``sock`` and has come as far as ``core`` and ``flow``."""
     if flow is not None:
@@ -54,6 +62,7 @@ def snapshot_of(
     silences = [leg.silent_seconds for leg in (client, server) if leg is not None and leg.silent_seconds is not None]
     return SessionSnapshot(
         known=known,
+        way=way,
         phase="first-byte" if progress is None else progress.phase if flow is not None else "connecting",
         mechanism=progress.mechanism if progress is not None else None,
         age_seconds=max(0.0, age_ns / _NS),
