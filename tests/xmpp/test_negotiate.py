@@ -400,4 +400,4 @@ def test_how_the_legs_begin() -> None:
         (direct, server): LegMode.of(direct=direct, server=server) for direct in (True, False) for server in ServerTls
     }
     assert len(set(modes.values())) == 6 == len(LegMode)
-    assert all(mode.is_direct is direct for (direct, _), mode in modes.items())
+    assert all((mode.is_direct, mode.server_tls) == pair for pair, mode in modes.items())

@@ -1,6 +1,7 @@
 """What the session core tells the relay to do. The relay carries a list out in order."""
 
 import enum
+import functools
 
 import attrs
 
@@ -108,17 +109,19 @@ class LegMode(enum.Enum):
         """Whether the client's leg begins with TLS."""
         return self in (LegMode.DIRECT_TLS, LegMode.DIRECT_TO_CLEAR, LegMode.DIRECT_TO_PLAIN)
 
+    @property
+    def server_tls(self) -> ServerTls:
+        """How TLS begins on the server's leg."""
+        match self:
+            case LegMode.CLEAR | LegMode.DIRECT_TO_CLEAR:
+                return ServerTls.STARTTLS
+            case LegMode.DIRECT_TLS | LegMode.CLEAR_TO_DIRECT:
+                return ServerTls.DIRECT
+            case LegMode.CLEAR_TO_PLAIN | LegMode.DIRECT_TO_PLAIN:
+                return ServerTls.NONE
+
     @classmethod
+    @functools.cache
     def of(cls, *, direct: bool, server: ServerTls) -> "LegMode":
         """Return the mode of a client that began with TLS (``direct``) or in clear, before ``server``."""
-        if direct:
-            return {
-                ServerTls.DIRECT: cls.DIRECT_TLS,
-                ServerTls.STARTTLS: cls.DIRECT_TO_CLEAR,
-                ServerTls.NONE: cls.DIRECT_TO_PLAIN,
-            }[server]
-        return {
-            ServerTls.STARTTLS: cls.CLEAR,
-            ServerTls.DIRECT: cls.CLEAR_TO_DIRECT,
-            ServerTls.NONE: cls.CLEAR_TO_PLAIN,
-        }[server]
+        return next(mode for mode in cls if (mode.is_direct, mode.server_tls) == (direct, server))
