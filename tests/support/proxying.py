@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -348,9 +349,14 @@ class Certified:
 
 
 def certified(
-    state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True, domain: str | None = None
+    state: Path,
+    *,
+    names: tuple[str, ...] = ("localhost",),
+    verify: bool = True,
+    domain: str | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Certified:
-    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
+    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it; ``now`` is for its CA."""
     real = trustme.CA()
     server = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     real.issue_cert(*names).configure_cert(server)
@@ -360,6 +366,7 @@ def certified(
         TlsSettings(),
         UpstreamSettings(ca_file=bundle, verify="full" if verify else "none", domain=domain),
         state / "state",
+        now=now,
     )
     assert contexts.ca_file is not None
     client = tells_ends_apart(ssl.create_default_context(cafile=str(contexts.ca_file)))

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from xproxy import app
 from xproxy.config.load import load
 from xproxy.config.options import OPTIONS, READY_FILE_VARIABLE
 from xproxy.config.settings import Settings
+from xproxy.control.systemd import Notifier, take_passed_sockets
 from xproxy.errors import FileProblem
 
 _EPILOG = """\b
@@ -74,12 +76,15 @@ def run(config_file: Path | None, ready_file: Path | None, **options: object) ->
     def read() -> Settings:
         return load(options, os.environ, config_file=config_file, need_upstream=True).settings
 
-    trio.run(_run, read(), read, ready_file)
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    passed = take_passed_sockets(os.environ, os.getpid())
+    settings = read()
+    trio.run(_run, partial(app.run, settings, reread=read, signals=True, passed=passed, notifier=notifier), ready_file)
 
 
-async def _run(settings: Settings, reread: app.Reread, ready_file: Path | None) -> None:
+async def _run(run_app: Callable[..., Awaitable[None]], ready_file: Path | None) -> None:
     async with trio.open_nursery() as nursery:
-        running: app.Running = await nursery.start(partial(app.run, settings, reread=reread, signals=True))
+        running: app.Running = await nursery.start(run_app)
         try:
             if ready_file:
                 write_ready_file(ready_file, running)

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import trio
@@ -52,15 +52,18 @@ class Proxy:
         contexts: Contexts | None = None,
         passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
+        passed: Sequence[socket.socket] = (),
     ) -> None:
         """Prepare a proxy.
 
         ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
         session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
         is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
-        ``wall_ns`` is the UTC time in ns.
+        ``wall_ns`` is the UTC time in ns. ``passed``: listening, non-blocking sockets that others opened, in place of
+        ``settings.listen``; ``serve`` closes them.
         """
         self._settings = settings
+        self._passed = list(passed)
         self._limits = settings.limits
         self._channel = channel
         self._recorder = recorder
@@ -140,7 +143,7 @@ class Proxy:
         Raises:
             AddressProblem: an address cannot be listened on.
         """
-        listeners = open_listeners(self._settings.listen)
+        listeners = self._passed or open_listeners(self._settings.listen)
         try:
             addresses = tuple(endpoint_of(sock.getsockname()) for sock in listeners)
             async with trio.open_nursery() as planes:

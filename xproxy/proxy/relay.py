@@ -126,6 +126,7 @@ class Relay:
             sock=self._sock,
             core=self._core,
             flow=self._flow,
+            passed_on=self._passed_on is not None,
             at_ns=self._wall_ns(),
         )
 

@@ -9,6 +9,7 @@ from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.seams import SessionCore
 from xproxy.proxy.sockets import seconds_since_data
 from xproxy.record.document import Document
+from xproxy.xmpp.actions import Progress
 
 _NS = 1_000_000_000
 _NOTHING = DirectionTotals(
@@ -31,7 +32,7 @@ class SessionSnapshot:
 
     known: Document  # as its records say: client, server, xmpp.jid and the like, covered as in records
     way: str  # a value of ``arrival.WayIn``
-    phase: str  # "first-byte", "connecting", or that of the core
+    phase: str  # "first-byte", "connecting", "passthrough", or that of the core
     mechanism: str | None
     age_seconds: float
     idle_seconds: float | None  # since any peer last sent something
@@ -49,9 +50,13 @@ def snapshot_of(
     sock: socket.socket,
     core: SessionCore | None,
     flow: Flow | None,
+    passed_on: bool,
     at_ns: int,
 ) -> SessionSnapshot:
-    """Return how a session stands that was accepted on ``sock`` and has come as far as ``core`` and ``flow``."""
+    """Return how a session stands that was accepted on ``sock`` and has come as far as ``core`` and ``flow``.
+
+    ``passed_on``: it is relayed undecrypted.
+    """
     if flow is not None:
         client, server = _leg(flow.client), _leg(flow.server)
     else:
@@ -63,7 +68,7 @@ def snapshot_of(
     return SessionSnapshot(
         known=known,
         way=way,
-        phase="first-byte" if progress is None else progress.phase if flow is not None else "connecting",
+        phase=_phase(progress, flow, passed_on=passed_on),
         mechanism=progress.mechanism if progress is not None else None,
         age_seconds=max(0.0, age_ns / _NS),
         idle_seconds=min(silences, default=None),
@@ -72,6 +77,14 @@ def snapshot_of(
         from_client=closed.from_client if closed is not None else _NOTHING,
         from_server=closed.from_server if closed is not None else _NOTHING,
     )
+
+
+def _phase(progress: Progress | None, flow: Flow | None, *, passed_on: bool) -> str:
+    if passed_on:
+        return "passthrough"
+    if progress is None:
+        return "first-byte"
+    return progress.phase if flow is not None else "connecting"
 
 
 def _leg(leg: Leg) -> LegSnapshot:
