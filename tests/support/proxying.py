@@ -34,7 +34,7 @@ from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, StartTls
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, Send, StartTls
 from xproxy.xmpp.names import NameTally
 
 E = TypeVar("E", bound=Event)
@@ -78,6 +78,9 @@ class StubCore:
         if data.endswith(PROCEED):
             actions += [Pause(side), StartTls(domain="localhost")]
         return actions
+
+    def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
+        return [Send(Side.SERVER, domain.encode())]
 
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
         return [Observe(facts)]

@@ -16,7 +16,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 import attrs
 import trio
@@ -28,6 +28,7 @@ from xproxy.events.connection import (
     ConnectionClosed,
     ConnectionStalled,
     DirectionTotals,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
@@ -35,6 +36,7 @@ from xproxy.events.connection import (
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed, TlsFailure, TlsPassthrough
+from xproxy.jid import JidError, enforce_domainpart
 from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
@@ -119,7 +121,7 @@ class Relay:
         self._identity: UpstreamIdentity | None = None
         self._securing: Securing | None = None
         self._passed_on: TlsPassthrough | None = None
-        self._direct = False
+        self._mode = LegMode.CLEAR
         self._scope = trio.CancelScope()  # everything before the end
 
     def snapshot(self) -> SessionSnapshot:
@@ -166,21 +168,21 @@ class Relay:
         connection = await self._answer_first(asked) if self._answer is not None else None
         if self._answer is not None:  # it was told that there is no server
             return
-        mode = await self._first_byte()
-        asked = attrs.evolve(asked, direct=mode is LegMode.DIRECT_TLS)
+        direct = await self._first_byte()
+        asked = attrs.evolve(asked, direct=direct is True)
         if connection is not None:
             connection = connection.for_client(asked, self._around.route)
             self._note_connected(connection, asked)
-        if mode is None:
+        if direct is None:
             return
-        self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
         if connection is None:
             if (connection := await self._connect(asked)) is None:
                 return
             self._note_connected(connection, asked)
         server, self._server = connection.sock, None
+        self._mode = mode = LegMode.of(direct=direct, server=connection.candidate.tls)
         self._flow = flow = Flow(
-            core=core,
+            core=self._ensure_core(),
             recorder=self._recorder,
             client=Leg(Side.CLIENT, self._sock),
             server=Leg(Side.SERVER, server),
@@ -188,12 +190,41 @@ class Relay:
             given_up=self._given_up,
         )
         async with trio.open_nursery() as nursery:
-            if mode is LegMode.DIRECT_TLS:
-                await self._secure(flow, direct=True, domain=self._around.domain)
-            if flow.close is None:
-                self._start_reading(flow)
+            await self._begin(flow, mode)
             await self._oversee(flow, nursery)
             nursery.cancel_scope.cancel()
+
+    async def _begin(self, flow: Flow, mode: LegMode) -> None:
+        """Read what speaks first; where TLS comes first, see to that."""
+        match mode:
+            case LegMode.CLEAR:
+                self._start_reading(flow.client, flow.server)
+            case LegMode.CLEAR_TO_DIRECT | LegMode.CLEAR_TO_PLAIN:
+                self._start_reading(flow.client)
+            case LegMode.DIRECT_TLS | LegMode.DIRECT_TO_PLAIN:
+                await self._secure(flow, self._new_securing(flow, self._around.domain))
+            case LegMode.DIRECT_TO_CLEAR:
+                await self._open_server_stream(flow)
+            case _:
+                assert_never(mode)
+
+    async def _open_server_stream(self, flow: Flow) -> None:
+        """Have the core lead the server into TLS, for the domain that the client's hello asks for."""
+        securing = self._new_securing(flow, self._around.domain)
+        try:
+            with trio.fail_after(self._limits.handshake_seconds_max):
+                domain = await securing.look()
+            if domain is None:
+                nothing = HandshakeRefused(TlsFailure.NO_NAME, "the client asks for no domain and none is configured")
+                raise SecureFailed(securing.failure(nothing))
+        except trio.TooSlowError:
+            self._tls_failed(flow, securing.failure(TimeoutError()))
+        except SecureFailed as failed:
+            self._tls_failed(flow, failed.event)
+        else:
+            now = self._wall_ns()
+            self._plane.carry_out(flow, flow.core.open_server_stream(in_letters(domain), now), now)
+            self._start_reading(flow.server)
 
     async def _answer_first(self, asked: Asked) -> Connection | None:
         """Answer a client that does not speak before it is told that it may, and forget how: it is told once.
@@ -267,8 +298,8 @@ class Relay:
             )
         )
 
-    async def _first_byte(self) -> LegMode | None:
-        """Look at what the client begins with. None: the session is over."""
+    async def _first_byte(self) -> bool | None:
+        """Look at what the client begins with; tell whether that is TLS. None: the session is over."""
         with trio.move_on_after(self._limits.first_byte_seconds_max) as waiting:
             await trio.lowlevel.wait_readable(self._sock)
         if waiting.cancelled_caught:
@@ -287,32 +318,36 @@ class Relay:
             self._note(UnsupportedTransport(looks_like=looks_like))
             self._close(CloseCause.UNSUPPORTED_TRANSPORT)
             return None
-        return LegMode.DIRECT_TLS if transport is Transport.TLS else LegMode.CLEAR
+        return transport is Transport.TLS
 
     def _first_end(self, how: EndOfInput) -> None:
         """The client left without a word."""
         self._carry_out(self._ensure_core().end_of_input(Side.CLIENT, how, self._wall_ns()))
 
-    def _start_reading(self, flow: Flow) -> None:
-        for leg in (flow.client, flow.server):
+    def _start_reading(self, *legs: Leg) -> None:
+        for leg in legs:
             self._plane.release(leg, Hold.SET_UP)
 
-    async def _secure(self, flow: Flow, *, direct: bool, domain: str | None) -> None:
-        """TLS on both legs, told to the core step by step; on failure the core says Close."""
-        self._direct = direct
+    def _new_securing(self, flow: Flow, domain: str | None) -> Securing:
         self._securing = securing = Securing(
             flow=flow,
             contexts=self._around.contexts,
             limits=self._limits,
-            direct=direct,
+            direct=self._mode.is_direct,
+            server_tls=self._mode.server_tls,
             domain=domain,
             own_names=self._around.own_names,
             passthrough=self._around.passthrough,
             client_address=self._arrival.client.ip,
         )
+        return securing
+
+    async def _secure(self, flow: Flow, securing: Securing) -> None:
+        """TLS on the legs that get it, told to the core step by step; on failure the core says Close."""
+        has_server_tls = self._mode.server_tls is not ServerTls.NONE
         try:
             with trio.fail_after(self._limits.handshake_seconds_max):
-                for secure_leg in (securing.secure_server, securing.secure_client):
+                for secure_leg in (securing.secure_server, securing.secure_client)[not has_server_tls :]:
                     facts = await secure_leg()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
@@ -325,6 +360,8 @@ class Relay:
             self._tls_failed(flow, securing.failure(TimeoutError()))
         except SecureFailed as failed:
             self._tls_failed(flow, failed.event)
+        if flow.close is None:
+            self._start_reading(flow.client, flow.server)
 
     def _given_up(self, leg: Leg, error: ssl.SSLError) -> TlsFailed | None:
         """What an alert says that came when TLS was up. A client may refuse our certificate as late as that."""
@@ -346,7 +383,7 @@ class Relay:
             return failure_of(
                 error,
                 Side.SERVER,
-                direct=self._direct,
+                direct=self._mode.server_tls is ServerTls.DIRECT,
                 seconds=trio.current_time() - begun,
                 server_name=wanted.domain,
                 certificate=identity.certificate,
@@ -373,9 +410,8 @@ class Relay:
                 _pass_on_fins(flow)
             if not self._send_what_waits(flow, nursery) and flow.starttls is not None:
                 starttls, flow.starttls = flow.starttls, None
-                await self._secure(flow, direct=False, domain=starttls.domain)
-                if flow.close is None:
-                    self._start_reading(flow)
+                # With direct TLS the hello has been looked at, before the server was led into TLS.
+                await self._secure(flow, self._securing or self._new_securing(flow, starttls.domain))
                 continue
             now = self._wall_ns()
             tick_ns = flow.tick_ns = flow.core.next_tick_ns
@@ -555,7 +591,7 @@ class Relay:
 
     def _ensure_core(self) -> SessionCore:
         if self._core is None:
-            self._core = self._around.new_session(LegMode.CLEAR, self._accepted_at_ns, self._names)
+            self._core = self._around.new_session(self._mode, self._accepted_at_ns, self._names)
         return self._core
 
     def _carry_out(self, actions: list[Action]) -> None:
@@ -570,6 +606,14 @@ class Relay:
 
     def _note(self, event: Event) -> None:
         self._around.channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+def in_letters(domain: str) -> str:
+    """Return ``domain``, from a ClientHello, as a stream header has it: in U-labels (RFC 7622 section 3.2.1)."""
+    try:
+        return enforce_domainpart(domain)
+    except JidError:
+        return domain
 
 
 class _Taken(enum.Enum):

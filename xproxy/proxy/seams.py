@@ -21,6 +21,9 @@ class SessionCore(Protocol):
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take bytes."""
 
+    def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
+        """The server begins in clear and the client with TLS, asking for ``domain``."""
+
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
         """TLS is up on a leg; the server's is told first."""
 

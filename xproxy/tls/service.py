@@ -126,7 +126,13 @@ class TlsService:
     # The client leg ---------------------------------------------------------------------------------------------
 
     async def client_context(
-        self, *, domain: str | None, server_name: str | None, identity: UpstreamIdentity, version: str, alpn: str | None
+        self,
+        *,
+        domain: str | None,
+        server_name: str | None,
+        identity: UpstreamIdentity | None,
+        version: str,
+        alpn: str | None,
     ) -> tuple[ssl.SSLContext, CertificateFacts]:
         """Return a context for the client's handshake, and the certificate in it.
 
@@ -149,9 +155,9 @@ class TlsService:
             raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, problem.message) from problem
 
     async def _leaf(
-        self, authority: Authority, domain: str | None, server_name: str | None, identity: UpstreamIdentity
+        self, authority: Authority, domain: str | None, server_name: str | None, identity: UpstreamIdentity | None
     ) -> LeafFiles:
-        proven = identity.names if identity.is_proven else None
+        proven = identity.names if identity is not None and identity.is_proven else None
         for name in self._candidates(domain, server_name):
             if may_mint(name, self._upstream.domain, proven) and authority.permits(name):
                 # Else files are read, or written and synced: not on the thread that serves everybody.
