@@ -22,10 +22,13 @@ from xproxy.events.connection import (
     ConnectionStalled,
     DirectionTotals,
     RefusalReason,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
     UpstreamFailure,
+    Via,
+    WayIn,
 )
 from xproxy.events.journal import (
     JournalCheckpoint,
@@ -91,11 +94,14 @@ from xproxy.events.tls import (
     TlsEstablished,
     TlsFailed,
     TlsFailure,
+    TlsPassthrough,
 )
 from xproxy.jid import Jid
 
 CLIENT = Endpoint("192.0.2.7", 40122)
 LISTENER = Endpoint("198.51.100.1", 5222)
+BALANCER = Endpoint("198.51.100.9", 50_000)
+DIALLED = Endpoint("203.0.113.5", 5222)
 SERVER = Endpoint("2001:db8::5", 5222)
 LOCAL = Endpoint("2001:db8::1", 51934)
 JID = Jid("romeo", "example.org", "orchard")
@@ -137,8 +143,24 @@ SEGMENT = "00000000000000004711-000002.xj"
 NOTE = (ORIGIN, "20852", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=", f"— {ORIGIN} x08go/ZJkuBS9UG/")
 
 FULL: tuple[Event, ...] = (
-    ConnectionAccepted(client=CLIENT, listener=LISTENER),
-    ConnectionRefused(client=CLIENT, listener=LISTENER, reason=RefusalReason.SESSIONS_MAX, limit=1000),
+    ConnectionAccepted(
+        client=CLIENT,
+        listener=LISTENER,
+        way=WayIn.PROXY_PROTOCOL,
+        balancer=BALANCER,
+        dialled=DIALLED,
+        destination="xmpp.example.org:5222",
+    ),
+    ConnectionRefused(
+        client=CLIENT,
+        listener=LISTENER,
+        reason=RefusalReason.SESSIONS_MAX,
+        limit=1000,
+        detail="a constant phrase",
+        way=WayIn.SOCKS5,
+        balancer=BALANCER,
+        destination="xmpp.example.org:5222",
+    ),
     ConnectionStalled(leg=Side.CLIENT, waiting_bytes=65_536, seconds=31.5),
     ConnectionClosed(
         initiator=Side.CLIENT,
@@ -163,9 +185,28 @@ FULL: tuple[Event, ...] = (
             last_element_age_ms=12_000,
         ),
     ),
-    UpstreamConnected(host="xmpp.example.org", server=SERVER, local=LOCAL, seconds=0.0123),
+    UpstreamConnected(
+        host="xmpp.example.org",
+        server=SERVER,
+        local=LOCAL,
+        seconds=0.0123,
+        tls=ServerTls.DIRECT,
+        via=Via.SRV,
+        domain="example.org",
+        priority=5,
+        weight=20,
+        proxy_protocol="v2",
+        probe=True,
+    ),
     UpstreamFailed(
-        host="xmpp.example.org", port=5222, reason=UpstreamFailure.REFUSED, errno="ECONNREFUSED", seconds=0.002
+        host="xmpp.example.org",
+        port=5222,
+        reason=UpstreamFailure.REFUSED,
+        errno="ECONNREFUSED",
+        seconds=0.002,
+        domain="example.org",
+        tried=3,
+        refusing=True,
     ),
     UnsupportedTransport(looks_like="http"),
     TlsEstablished(
@@ -191,7 +232,20 @@ FULL: tuple[Event, ...] = (
         alpn=("xmpp-client",),
         ja4="t13d1516h2_8daaf6152771_b186095e22b6",
         certificate=CERTIFICATE,
+        after_handshake=True,
         seconds=0.05,
+    ),
+    TlsPassthrough(
+        stage="end",
+        direct=True,
+        server_name="example.org",
+        alpn=("xmpp-client",),
+        ja4="t13d1516h2_8daaf6152771_b186095e22b6",
+        refusal="unknown_ca",
+        refused_at_ns=1_700_000_000_000_000_000,
+        expires_at_ns=1_700_003_600_000_000_000,
+        from_client_bytes=4_711,
+        from_server_bytes=9_876,
     ),
     StarttlsRequested(trailing_whitespace=1),
     StarttlsRefused(answer="{urn:ietf:params:xml:ns:xmpp-tls}failure"),
@@ -401,7 +455,9 @@ FULL: tuple[Event, ...] = (
         sessions_max=10_000,
     ),
     ProxyStopped(reason="sigterm", sessions_aborted=3),
-    ConfigChanged(what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied"),
+    ConfigChanged(
+        what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied", by_uid=0, by_pid=4_711
+    ),
     LimitReached(limit="stream.stanza_bytes_max", value=1_048_576, sent_by=Side.CLIENT, offset=1_050_000, closes=True),
     JournalOpened(stream="sec", origin=ORIGIN, vkey=VKEY, segment=SEGMENT, index=4711),
     JournalCheckpoint(note=NOTE, size=20_852, ops_note=NOTE, clock_back_ns=5_000_000),
