@@ -42,11 +42,14 @@ from xproxy.config.state import (
     replace_identity_key,
 )
 from xproxy.config.stream import StreamPolicy
+from xproxy.config.upstream import UpstreamAddress
 from xproxy.control.address import control_socket
 from xproxy.control.operations import Reloaded, register
 from xproxy.control.router import Document, Router
 from xproxy.control.server import ControlServer, open_control_socket
+from xproxy.control.sessions import passed_row
 from xproxy.control.status import Queue, State, document_of
+from xproxy.control.systemd import Notifier, PassedSocket
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
@@ -61,7 +64,9 @@ from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import make_route
 from xproxy.proxy.snapshot import SessionSnapshot
+from xproxy.record.document import Facts
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
@@ -72,6 +77,8 @@ from xproxy.xmpp.session import Session
 log = logging.getLogger(__name__)
 
 DESCRIPTORS_OWN: Final = 64  # for ourselves: log, epoll, listeners, certificates, name look-ups
+STATUS_SECONDS: Final = 10.0  # between two lines for the service manager
+END_SECONDS_MAX: Final = 30.0  # behind the drain: closing legs in form, sealing the journal, writing out the log
 LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name
 
 Reread = Callable[[], Settings]
@@ -82,7 +89,7 @@ class Running:
     """A proxy that listens. What ``run`` reports when it has started."""
 
     listeners: tuple[Endpoint, ...]  # real addresses, port 0 resolved
-    upstream: HostPort
+    upstream: UpstreamAddress
     ca_file: Path | None  # the local CA's certificate; None with the server's own files
     log_file: Path | None  # None: records go to standard output only
     stop: Callable[[str], None]  # drain with this reason ("finished"); called again: at once. ``run`` returns after it
@@ -93,11 +100,15 @@ async def run(
     *,
     reread: Reread | None = None,
     signals: bool = False,
+    passed: Sequence[PassedSocket] = (),
+    notifier: Notifier | None = None,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the proxy until it is told to stop, by ``Running.stop``, by a signal if ``signals``, or by cancellation.
 
     ``reread`` returns the settings anew on SIGHUP; without it only certificates and the log file are opened again.
+    ``passed``: listening sockets that a service manager opened; the proxy closes them, and opens none of its own.
+    ``notifier`` is told when it is ready, reloads, stops, and that it is alive.
 
     Raises:
         XproxyError: the settings cannot be put to work on this machine, an output of the log is gone for ever, or
@@ -109,7 +120,8 @@ async def run(
     correlation_key = read_correlation_key(state, secrets.token_bytes)
     identities = open_identities(settings, time.time_ns())
     tls = TlsService(settings.tls, settings.upstream, state)
-    await look_up(settings.upstream.address)
+    if isinstance(settings.upstream.address, HostPort):
+        await look_up(settings.upstream.address)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
@@ -142,6 +154,8 @@ async def run(
             observer=observer,
             recorder=recorder,
             identities=identities,
+            passed=passed,
+            notifier=notifier or Notifier(),
         )
         try:
             await app.serve(descriptors_max=descriptors_max, signals=signals, control=control, task_status=task_status)
@@ -166,6 +180,8 @@ class _App:
         observer: Observer,
         recorder: ProxyRecorder,
         identities: Identities | None = None,
+        passed: Sequence[PassedSocket] = (),
+        notifier: Notifier | None = None,
     ) -> None:
         assert settings.upstream.address is not None
         self._settings = settings
@@ -173,6 +189,7 @@ class _App:
         self._reread = reread
         self._tls = tls
         self._observer = observer
+        self._notifier = notifier or Notifier()
         self._identities = identities
         tls.on_leaves_max = self._leaves_max_reached
         self._channel = channel
@@ -196,11 +213,12 @@ class _App:
         )
         self._proxy = Proxy(
             ProxySettings(
-                listen=settings.listen.addresses,
+                listen=settings.listen,
                 upstream=self._upstream,
                 domain=settings.upstream.domain,
                 limits=settings.sessions,
             ),
+            route=make_route(settings.upstream),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),
@@ -209,9 +227,10 @@ class _App:
             wall_ns=time.time_ns,
             contexts=tls,
             passthrough=self.passthrough,
+            passed=[each.sock for each in passed],
         )
         self.router = Router()
-        register(self.router, self, lambda: [])
+        register(self.router, self)
         self._control = ControlServer(self.router, settings.control, self._note)
         self.configured_level: str = settings.log.level
         self._waiting: tuple[str, ...] = ()  # changed in the configuration, and only read at the start
@@ -264,6 +283,8 @@ class _App:
                     )
                 )
                 nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._keep_telling)
+                self._notifier.ready(self._words())
                 await finished.wait()
                 await self._control.close()  # what was asked before the end is answered and recorded
                 nursery.cancel_scope.cancel()
@@ -286,6 +307,7 @@ class _App:
                 allowed = self._settings.sessions.drain_seconds if seconds is None else seconds
                 log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, allowed)
         self._proxy.drain(seconds)
+        self._notifier.stopping(self._words(), (self._proxy.drain_seconds_left or 0.0) + END_SECONDS_MAX)
 
     def abort(self, reason: str) -> None:
         """Drop the sessions and stop."""
@@ -296,6 +318,24 @@ class _App:
         while True:
             await trio.sleep(SAVE_SECONDS)
             save_memory(self._memory, self._settings.state.directory)
+
+    def _words(self) -> str:
+        """Return a line for who looks at the service."""
+        count = self._proxy.sessions
+        doing = f"draining, {self._proxy.drain_seconds_left:.0f} s left" if self._proxy.is_draining else "running"
+        return f"{doing}, {count} session{'' if count == 1 else 's'}"
+
+    async def _keep_telling(self) -> None:
+        """Say that the loop turns, twice as often as it is asked for, and how many sessions there are."""
+        watchdog = self._notifier.watchdog_seconds
+        said = ""
+        while True:
+            await trio.sleep(min(STATUS_SECONDS, watchdog / 2 if watchdog is not None else STATUS_SECONDS))
+            if watchdog is not None:
+                self._notifier.alive()
+            if (words := self._words()) != said:
+                self._notifier.status(words)
+                said = words
 
     async def _serve_proxy(self, finished: trio.Event, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
         self._dropped = await self._proxy.serve(task_status=task_status)
@@ -363,6 +403,11 @@ class _App:
         """Yield each session as it stands."""
         return self._proxy.snapshots()
 
+    def passed_clients(self) -> list[Document]:
+        """Return who is let through undecrypted."""
+        cover = self._identities.apply if self._identities is not None else _as_it_is
+        return [passed_row(client, cover) for client in self.passthrough.snapshot()]
+
     @property
     def level(self) -> str:
         """The level of the log that is in force."""
@@ -386,7 +431,12 @@ class _App:
     async def reload(self) -> Reloaded:
         """Read certificates and the log level again, open the log file again. What is bad is recorded, the old kept."""
         async with self._reloading:
-            return await self._reload()
+            self._notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                if self._stop_reason is None:
+                    self._notifier.ready(self._words())
 
     async def _reload(self) -> Reloaded:
         done: list[str] = []
@@ -427,6 +477,10 @@ class _App:
         level = level_from_name(name)
         self._levels.level = level
         self._policy = attrs.evolve(self._policy, debug_events=level <= Level.DEBUG)
+
+
+def _as_it_is(facts: Facts) -> Facts:
+    return facts
 
 
 def changed_keys(old: Settings, new: Settings) -> Iterator[str]:
@@ -517,7 +571,7 @@ def raise_descriptor_limit(sessions_max: int) -> int:
 
 @contextmanager
 def open_log(
-    settings: LogSettings, levels: LevelFilter, upstream: HostPort, on_gone: Callable[[], None]
+    settings: LogSettings, levels: LevelFilter, upstream: UpstreamAddress, on_gone: Callable[[], None]
 ) -> Iterator[RecordChannel]:
     """Open the outputs and start their writer; at the end everything is written out and closed.
 
@@ -610,7 +664,7 @@ def open_outputs(settings: LogSettings) -> Iterator[Output]:
 class UpstreamWatch:
     """An output that says on stderr, for the operator, when the server cannot be reached and when it can again."""
 
-    def __init__(self, upstream: HostPort) -> None:
+    def __init__(self, upstream: UpstreamAddress) -> None:
         self.name = "diagnostics"
         self._upstream = upstream
         self._down = False

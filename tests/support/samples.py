@@ -22,10 +22,13 @@ from xproxy.events.connection import (
     ConnectionStalled,
     DirectionTotals,
     RefusalReason,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
     UpstreamFailure,
+    Via,
+    WayIn,
 )
 from xproxy.events.journal import (
     JournalCheckpoint,
@@ -97,6 +100,8 @@ from xproxy.jid import Jid
 
 CLIENT = Endpoint("192.0.2.7", 40122)
 LISTENER = Endpoint("198.51.100.1", 5222)
+BALANCER = Endpoint("198.51.100.9", 50_000)
+DIALLED = Endpoint("203.0.113.5", 5222)
 SERVER = Endpoint("2001:db8::5", 5222)
 LOCAL = Endpoint("2001:db8::1", 51934)
 JID = Jid("romeo", "example.org", "orchard")
@@ -138,8 +143,24 @@ SEGMENT = "00000000000000004711-000002.xj"
 NOTE = (ORIGIN, "20852", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=", f"— {ORIGIN} x08go/ZJkuBS9UG/")
 
 FULL: tuple[Event, ...] = (
-    ConnectionAccepted(client=CLIENT, listener=LISTENER),
-    ConnectionRefused(client=CLIENT, listener=LISTENER, reason=RefusalReason.SESSIONS_MAX, limit=1000),
+    ConnectionAccepted(
+        client=CLIENT,
+        listener=LISTENER,
+        way=WayIn.PROXY_PROTOCOL,
+        balancer=BALANCER,
+        dialled=DIALLED,
+        destination="xmpp.example.org:5222",
+    ),
+    ConnectionRefused(
+        client=CLIENT,
+        listener=LISTENER,
+        reason=RefusalReason.SESSIONS_MAX,
+        limit=1000,
+        detail="a constant phrase",
+        way=WayIn.SOCKS5,
+        balancer=BALANCER,
+        destination="xmpp.example.org:5222",
+    ),
     ConnectionStalled(leg=Side.CLIENT, waiting_bytes=65_536, seconds=31.5),
     ConnectionClosed(
         initiator=Side.CLIENT,
@@ -164,9 +185,28 @@ FULL: tuple[Event, ...] = (
             last_element_age_ms=12_000,
         ),
     ),
-    UpstreamConnected(host="xmpp.example.org", server=SERVER, local=LOCAL, seconds=0.0123),
+    UpstreamConnected(
+        host="xmpp.example.org",
+        server=SERVER,
+        local=LOCAL,
+        seconds=0.0123,
+        tls=ServerTls.DIRECT,
+        via=Via.SRV,
+        domain="example.org",
+        priority=5,
+        weight=20,
+        proxy_protocol="v2",
+        probe=True,
+    ),
     UpstreamFailed(
-        host="xmpp.example.org", port=5222, reason=UpstreamFailure.REFUSED, errno="ECONNREFUSED", seconds=0.002
+        host="xmpp.example.org",
+        port=5222,
+        reason=UpstreamFailure.REFUSED,
+        errno="ECONNREFUSED",
+        seconds=0.002,
+        domain="example.org",
+        tried=3,
+        refusing=True,
     ),
     UnsupportedTransport(looks_like="http"),
     TlsEstablished(

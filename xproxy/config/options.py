@@ -28,10 +28,13 @@ class Option:
 
 OPTIONS = (
     Option("--listen", "listen", "addresses"),
+    Option("--trusted", "listen", "trusted"),
     Option("--upstream", "upstream", "address"),
     Option("--domain", "upstream", "domain"),
     Option("--upstream-ca", "upstream", "ca_file"),
     Option("--upstream-verify", "upstream", "verify"),
+    Option("--upstream-tls", "upstream", "tls"),
+    Option("--upstream-proxy-protocol", "upstream", "proxy_protocol"),
     Option("--cert", "tls", "certificate_file"),
     Option("--key", "tls", "key_file"),
     Option("--state", "state", "directory"),

@@ -1,6 +1,6 @@
 """What every running proxy can be asked and told: its state, its sessions, reload, drain, the level of the log."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import attrs
@@ -30,6 +30,9 @@ class Operated(Protocol):
     def snapshots(self) -> Iterable[SessionSnapshot]:
         """Yield each session as it stands."""
 
+    def passed_clients(self) -> list[Document]:
+        """Return who is let through undecrypted: ``sessions.passed_row``."""
+
     async def reload(self) -> Reloaded:
         """Read certificates and the level of the log again, open the log file again."""
 
@@ -48,9 +51,9 @@ class Operated(Protocol):
         """Put ``level`` in force."""
 
 
-def register(router: Router, proxy: Operated, passthrough: Callable[[], list[Document]]) -> None:
-    """Add what every running proxy can be asked and told. ``passthrough``: who is relayed without being looked at."""
-    operations = _Operations(proxy, passthrough)
+def register(router: Router, proxy: Operated) -> None:
+    """Add what every running proxy can be asked and told."""
+    operations = _Operations(proxy)
     router.read("/v1/status", operations.status)
     router.read("/v1/sessions", operations.sessions)
     router.read("/v1/log-level", operations.level)
@@ -60,9 +63,8 @@ def register(router: Router, proxy: Operated, passthrough: Callable[[], list[Doc
 
 
 class _Operations:
-    def __init__(self, proxy: Operated, passthrough: Callable[[], list[Document]]) -> None:
+    def __init__(self, proxy: Operated) -> None:
         self._proxy = proxy
-        self._passthrough = passthrough
 
     async def status(self, request: Request) -> Document:
         request.only()
@@ -76,7 +78,7 @@ class _Operations:
         listed = await list_sessions(
             self._proxy.snapshots(), sort=sort, limit=int(limit) if limit is not None else None
         )
-        return {**listed, "passthrough": self._passthrough()}
+        return {**listed, "passthrough": self._proxy.passed_clients()}
 
     async def level(self, request: Request) -> Document:
         request.only()

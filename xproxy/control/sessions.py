@@ -14,7 +14,9 @@ import trio
 
 from xproxy.control.router import Document, Refused
 from xproxy.events.connection import DirectionTotals
+from xproxy.proxy.passthrough import PassedClient
 from xproxy.proxy.snapshot import LegSnapshot, SessionSnapshot
+from xproxy.record.document import Facts, timestamp, write_facts
 
 SLICE: Final = 32  # sessions between two checkpoints: 2 ms
 
@@ -59,7 +61,7 @@ def row_of(snapshot: SessionSnapshot) -> Row:
         "trace_id": known.get("trace", {}).get("id"),
         "client": _endpoint(known.get("client", {})),
         "listener": _endpoint(xproxy.get("listener", {})),
-        "way_in": "direct",
+        "way_in": snapshot.way,
         "jid": xmpp.get("jid"),
         "jid_source": xmpp.get("jid_source"),
         "domain": server.get("domain"),
@@ -77,6 +79,23 @@ def row_of(snapshot: SessionSnapshot) -> Row:
         "from_server": _totals(snapshot.from_server),
         "to_client": _leg(snapshot.client),
         "to_server": _leg(snapshot.server),
+    }
+
+
+def passed_row(client: PassedClient, cover: Callable[[Facts], Facts]) -> Row:
+    """Return a client that is let through undecrypted; ``cover`` does to identities what is done in records."""
+    key = client.key
+    facts: Facts = {"client.ip": key.address, "tls.client.server_name": key.server_name, "xproxy.tls.ja4": key.ja4}
+    known: dict[str, Any] = {}
+    write_facts(known, cover(facts))  # what a client said is cleaned there
+    return {
+        "client": known.get("client", {}).get("ip"),
+        "server_name": known.get("tls", {}).get("client", {}).get("server_name"),
+        "ja4": known.get("xproxy", {}).get("tls", {}).get("ja4"),
+        "refusal": client.refusal,
+        "refused_at": timestamp(client.refused_at_ns),
+        "expires_at": timestamp(client.expires_at_ns),
+        "sessions": client.sessions,
     }
 
 

@@ -7,20 +7,34 @@ import attrs
 from xproxy.events.common import EndOfInput, Endpoint, EventBase, Level, Side
 
 
+class WayIn(enum.Enum):
+    """What stands between a client's connection and its first XMPP byte."""
+
+    PLAIN = "plain"  # nothing
+    PROXY_PROTOCOL = "proxy-protocol"  # a balancer's header
+    SOCKS5 = "socks5"  # the client's own request (RFC 1928)
+    REDIRECT = "redirect"  # a firewall rule turned the connection to us (REDIRECT, DNAT)
+    TPROXY = "tproxy"  # a firewall rule handed it to us with its destination untouched
+
+
 @attrs.frozen(kw_only=True)
 class ConnectionAccepted(EventBase):
-    """A client connected to a listener."""
+    """A client connected to a listener, and the way in (PROXY header, SOCKS5 request, redirection) was in order."""
 
     action = "connection-accepted"
     level = Level.INFO
     message = "A client connected."
 
-    client: Endpoint
-    listener: Endpoint  # the address the client dialled
+    client: Endpoint  # the real one: a balancer's header says who
+    listener: Endpoint  # our end of its connection, or of the balancer's
+    way: WayIn = WayIn.PLAIN
+    balancer: Endpoint | None = None  # who the connection comes from, if not from the client itself
+    dialled: Endpoint | None = None  # the address the client dialled, where that is known not to be ``listener``
+    destination: str | None = None  # HOST:PORT the client wants to be taken to
 
 
 class RefusalReason(enum.Enum):
-    """Why a connection was closed at accept."""
+    """Why a connection was closed before it was a session."""
 
     SESSIONS_MAX = "sessions-max"
     SESSIONS_PER_ADDRESS_MAX = "sessions-per-address-max"
@@ -28,20 +42,39 @@ class RefusalReason(enum.Enum):
     DESCRIPTORS = "descriptors"
     NAMES_TOTAL_MAX = "names-total-max"
     DRAINING = "draining"
+    UPSTREAM_DOWN = "upstream-down"
+    HEADERS_MAX = "headers-max"  # too many have not sent their PROXY header or SOCKS request yet
+    HEADERS_PER_CLIENT_MAX = "headers-per-client-max"
+    PROXY_HEADER_UNTRUSTED = "proxy-header-untrusted"  # of a network that is not trusted; nothing was read
+    PROXY_HEADER_MISSING = "proxy-header-missing"  # something else came
+    PROXY_HEADER_MALFORMED = "proxy-header-malformed"
+    PROXY_HEADER_OVERSIZED = "proxy-header-oversized"
+    PROXY_HEADER_TIMEOUT = "proxy-header-timeout"
+    SOCKS_UNTRUSTED = "socks-untrusted"
+    SOCKS_MALFORMED = "socks-malformed"
+    SOCKS_UNSUPPORTED = "socks-unsupported"  # a command, an address type or an authentication that is not for us
+    SOCKS_TIMEOUT = "socks-timeout"
+    NOT_REDIRECTED = "not-redirected"  # who connects to us directly has no original destination
+    DESTINATION_LOOP = "destination-loop"  # it leads to ourselves
+    DESTINATION_REFUSED = "destination-refused"  # not a host or port that is served or allowed
 
 
 @attrs.frozen(kw_only=True)
 class ConnectionRefused(EventBase):
-    """A client was turned away at accept: a limit was reached or the proxy is draining."""
+    """A client was turned away before it was a session: a limit, its way in, a server that is down, or draining."""
 
     action = "connection-refused"
     level = Level.WARNING
     message = "A client was turned away at accept."
 
-    client: Endpoint
+    client: Endpoint  # as far as is known: behind a balancer whose header was refused it is the balancer
     listener: Endpoint
     reason: RefusalReason
     limit: int | None = None  # the value of the limit that was reached
+    detail: str | None = None  # what was wrong: a constant phrase
+    way: WayIn = WayIn.PLAIN
+    balancer: Endpoint | None = None
+    destination: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -57,6 +90,23 @@ class ConnectionStalled(EventBase):
     seconds: float
 
 
+class ServerTls(enum.Enum):
+    """How TLS begins on the server leg."""
+
+    STARTTLS = "starttls"  # the stream begins in clear (RFC 6120 section 5)
+    DIRECT = "direct"  # from the first byte (XEP-0368)
+    NONE = "none"  # never: the leg stays in clear
+
+
+class Via(enum.Enum):
+    """What led to the server of a session."""
+
+    CONFIGURED = "configured"
+    ORIGINAL = "original"  # the address the client dialled before it was redirected
+    SRV = "srv"
+    FALLBACK = "fallback"  # the domain has no SRV record: its own addresses (RFC 6120 section 3.2.2)
+
+
 @attrs.frozen(kw_only=True)
 class UpstreamConnected(EventBase):
     """The TCP connection to the server is up."""
@@ -65,16 +115,31 @@ class UpstreamConnected(EventBase):
     level = Level.INFO
     message = "Connected to the server."
 
-    host: str  # as configured
+    host: str  # as configured, or as the DNS has it
     server: Endpoint
     local: Endpoint  # our end: what the server sees as its client
     seconds: float
+    tls: ServerTls = ServerTls.STARTTLS
+    via: Via = Via.CONFIGURED
+    domain: str | None = None  # the client's, where the server depends on it
+    priority: int | None = None  # of the SRV record
+    weight: int | None = None
+    proxy_protocol: str | None = None  # "v1", "v2": the server was told the client's address
+    probe: bool = False  # by the proxy itself: clients are no longer refused at accept
 
 
 class UpstreamFailure(enum.Enum):
     """Why no TCP connection to the server came about."""
 
-    UNKNOWN_HOST = "unknown-host"
+    UNKNOWN_HOST = "unknown-host"  # the name service says that there is no such name, or no address for it
+    LOOKUP_TIMEOUT = "lookup-timeout"  # the name service did not answer
+    LOOKUP_FAILED = "lookup-failed"  # it answered that it cannot say (SERVFAIL, REFUSED ...)
+    NOT_OFFERED = "not-offered"  # the domain's SRV records say that it has no such service (RFC 2782: target ".")
+    NO_DOMAIN = "no-domain"  # the server depends on the client's domain, and it named none
+    DOMAIN_NOT_ALLOWED = "domain-not-allowed"
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"  # a domain of a stranger's choice leads into this network
+    CLEAR_NOT_ALLOWED = "clear-not-allowed"  # without TLS, and not on this machine
+    LOOP = "loop"  # the server would be this proxy
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
@@ -94,6 +159,9 @@ class UpstreamFailed(EventBase):
     reason: UpstreamFailure
     errno: str | None  # e.g. "ECONNREFUSED"
     seconds: float
+    domain: str | None = None  # the client's, where the server depends on it
+    tried: int = 1  # addresses
+    refusing: bool = False  # by the proxy itself: from now on clients are refused at accept
 
 
 @attrs.frozen(kw_only=True)

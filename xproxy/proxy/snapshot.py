@@ -9,6 +9,7 @@ from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.seams import SessionCore
 from xproxy.proxy.sockets import seconds_since_data
 from xproxy.record.document import Document
+from xproxy.xmpp.actions import Progress
 
 _NS = 1_000_000_000
 _NOTHING = DirectionTotals(
@@ -30,7 +31,8 @@ class SessionSnapshot:
     """One session."""
 
     known: Document  # as its records say: client, server, xmpp.jid and the like, covered as in records
-    phase: str  # "first-byte", "connecting", or that of the core
+    way: str  # a value of ``arrival.WayIn``
+    phase: str  # "first-byte", "connecting", "passthrough", or that of the core
     mechanism: str | None
     age_seconds: float
     idle_seconds: float | None  # since any peer last sent something
@@ -41,9 +43,20 @@ class SessionSnapshot:
 
 
 def snapshot_of(
-    *, known: Document, age_ns: int, sock: socket.socket, core: SessionCore | None, flow: Flow | None, at_ns: int
+    *,
+    known: Document,
+    way: str,
+    age_ns: int,
+    sock: socket.socket,
+    core: SessionCore | None,
+    flow: Flow | None,
+    passed_on: bool,
+    at_ns: int,
 ) -> SessionSnapshot:
-    """Return how a session stands that was accepted on ``sock`` and has come as far as ``core`` and ``flow``."""
+    """Return how a session stands that was accepted on ``sock`` and has come as far as ``core`` and ``flow``.
+
+    ``passed_on``: it is relayed undecrypted.
+    """
     if flow is not None:
         client, server = _leg(flow.client), _leg(flow.server)
     else:
@@ -54,7 +67,8 @@ def snapshot_of(
     silences = [leg.silent_seconds for leg in (client, server) if leg is not None and leg.silent_seconds is not None]
     return SessionSnapshot(
         known=known,
-        phase="first-byte" if progress is None else progress.phase if flow is not None else "connecting",
+        way=way,
+        phase=_phase(progress, flow, passed_on=passed_on),
         mechanism=progress.mechanism if progress is not None else None,
         age_seconds=max(0.0, age_ns / _NS),
         idle_seconds=min(silences, default=None),
@@ -63,6 +77,14 @@ def snapshot_of(
         from_client=closed.from_client if closed is not None else _NOTHING,
         from_server=closed.from_server if closed is not None else _NOTHING,
     )
+
+
+def _phase(progress: Progress | None, flow: Flow | None, *, passed_on: bool) -> str:
+    if passed_on:
+        return "passthrough"
+    if progress is None:
+        return "first-byte"
+    return progress.phase if flow is not None else "connecting"
 
 
 def _leg(leg: Leg) -> LegSnapshot:

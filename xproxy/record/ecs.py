@@ -31,6 +31,7 @@ from xproxy.events.connection import (
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
+    WayIn,
 )
 from xproxy.events.journal import (
     JournalCheckpoint,
@@ -167,6 +168,8 @@ SHAPES: Final[dict[type[Event], Shape]] = {
             "destination.port",
             "xproxy.upstream.local.ip",
             "xproxy.upstream.local.port",
+            "xproxy.upstream.tls",
+            "xproxy.upstream.via",
             "event.duration",
         ),
         _OK,
@@ -174,7 +177,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     UpstreamFailed: Shape(
         _NETWORK,
         ("connection", "end"),
-        ("destination.address", "destination.port", "event.reason", "event.duration"),
+        ("destination.address", "destination.port", "event.reason", "event.duration", "xproxy.upstream.tried"),
         _NO,
     ),
     UnsupportedTransport: Shape(_NETWORK, ("connection", "denied"), ("xproxy.first_bytes",), _NO),
@@ -405,12 +408,20 @@ def facts_of(event: Event) -> Facts:
                 **_request(event.request),
             }
         case ConnectionAccepted():
-            return {"event.outcome": "success", **client_facts(event.client, event.listener)}
+            return {
+                "event.outcome": "success",
+                **client_facts(event.client, event.listener),
+                **_way(event.way, event.balancer, event.destination),
+                "xproxy.dialled.ip": event.dialled.ip if event.dialled is not None else None,
+                "xproxy.dialled.port": event.dialled.port if event.dialled is not None else None,
+            }
         case ConnectionRefused():
             return {
                 "event.outcome": "failure",
                 "event.reason": event.reason.value,
                 **client_facts(event.client, event.listener),
+                **_way(event.way, event.balancer, event.destination),
+                "error.message": event.detail,
                 "xproxy.limit.value": event.limit,
             }
         case ConnectionStalled():
@@ -440,6 +451,13 @@ def facts_of(event: Event) -> Facts:
                 **server_facts(event.host, event.server),
                 "xproxy.upstream.local.ip": event.local.ip,
                 "xproxy.upstream.local.port": event.local.port,
+                "xproxy.upstream.tls": event.tls.value,
+                "xproxy.upstream.via": event.via.value,
+                "xmpp.domain": event.domain,
+                "xproxy.upstream.priority": event.priority,
+                "xproxy.upstream.weight": event.weight,
+                "xproxy.upstream.proxy_protocol": event.proxy_protocol,
+                "xproxy.upstream.probe": event.probe or None,
             }
         case UpstreamFailed():
             return {
@@ -452,6 +470,9 @@ def facts_of(event: Event) -> Facts:
                 "destination.port": event.port,
                 "server.address": event.host,
                 "server.port": event.port,
+                "xmpp.domain": event.domain,
+                "xproxy.upstream.tried": event.tried,
+                "xproxy.upstream.refusing": event.refusing or None,
             }
         case UnsupportedTransport():
             return {"event.outcome": "failure", "xproxy.first_bytes": event.looks_like}
@@ -955,6 +976,16 @@ def client_facts(client: Endpoint, listener: Endpoint) -> dict[str, Value]:
         "network.type": "ipv6" if ":" in client.ip else "ipv4",
         "xproxy.listener.ip": listener.ip,
         "xproxy.listener.port": listener.port,
+    }
+
+
+def _way(way: WayIn, balancer: Endpoint | None, destination: str | None) -> dict[str, Value]:
+    """How a client came in; nothing to say for a plain connection."""
+    return {
+        "xproxy.way": way.value if way is not WayIn.PLAIN else None,
+        "xproxy.balancer.ip": balancer.ip if balancer is not None else None,
+        "xproxy.balancer.port": balancer.port if balancer is not None else None,
+        "xproxy.requested": destination,
     }
 
 

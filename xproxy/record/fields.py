@@ -295,8 +295,16 @@ _field("xmpp.dialback.to", _K, "as sent", max_bytes=JID_BYTES_MAX, identity=_JID
 
 # The proxy.
 _field("xproxy.leg", _K, "our connection to the client, or to the server")
-_field("xproxy.listener.ip", _I, "the address the client dialled", identity=Identity.IP)
+_field("xproxy.listener.ip", _I, "our end of the client's connection, or of its balancer's", identity=Identity.IP)
 _field("xproxy.listener.port", _L)
+_field("xproxy.way", _K, "how the client came in: proxy-protocol, socks5, redirect or tproxy; absent: directly")
+_field(
+    "xproxy.balancer.ip", _I, "where the connection comes from, which is not the client itself", identity=Identity.IP
+)
+_field("xproxy.balancer.port", _L)
+_field("xproxy.dialled.ip", _I, "the address the client dialled, where it is not xproxy.listener", identity=Identity.IP)
+_field("xproxy.dialled.port", _L)
+_field("xproxy.requested", _K, "HOST:PORT the client wants to be taken to", identity=_HOST)
 _field(
     "xproxy.upstream.local.ip",
     _I,
@@ -305,6 +313,14 @@ _field(
 )
 _field("xproxy.upstream.local.port", _L)
 _field("xproxy.upstream.address", _K, "as configured", identity=_OWN)
+_field("xproxy.upstream.tls", _K, "how TLS begins on the server leg: starttls, direct or none")
+_field("xproxy.upstream.via", _K, "what led to the server: configured, original, srv or fallback (no SRV record)")
+_field("xproxy.upstream.priority", _L, "of the SRV record")
+_field("xproxy.upstream.weight", _L, "of the SRV record")
+_field("xproxy.upstream.tried", _L, "addresses that were tried")
+_field("xproxy.upstream.proxy_protocol", _K, "version of the header that told the server the client's address")
+_field("xproxy.upstream.refusing", _B, "clients are refused at accept from now on, until the server is up again")
+_field("xproxy.upstream.probe", _B, "by the proxy itself: clients are let in again")
 _field("xproxy.upstream.verify", _K, "of the configuration (full, none), or this session's verdict: ok, off, ...")
 _field("xproxy.tls.direct", _B, "TLS from the first byte (XEP-0368)")
 _field("xproxy.tls.ja4", _K, "fingerprint of the client's TLS hello", related="hash")
