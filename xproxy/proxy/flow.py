@@ -33,9 +33,22 @@ class Hold(enum.IntFlag):
 class Leg:
     """One connection of a session. Its socket belongs to the session's task, which alone closes it."""
 
-    # What the plane needs for each chunk comes first, side by side: with many sessions all of it is cold.
-    __slots__ = ("hold", "read", "read_bytes", "core", "side", "peer", "write", "backlog",
-                 "ended", "fd", "flow", "flushing", "sock", "stuck")  # fmt: skip
+    __slots__ = (
+        "backlog",
+        "core",
+        "ended",
+        "fd",
+        "flow",
+        "flushing",
+        "hold",
+        "peer",
+        "read",
+        "read_bytes",
+        "side",
+        "sock",
+        "stuck",
+        "write",
+    )  # fmt: skip
 
     core: SessionCore
     flow: "Flow"

@@ -16,12 +16,12 @@ What must hold:
 
 How it goes:
 
-* **The shortest way** (``_feed_whole``) is for what most chunks of an established stream are: a few complete elements,
-  behind an element. Between the stream's start tag and its end they are a document of their own, well-formed if and only
-  if they are complete and balanced, and one parser reads it for all sessions. So a stream between two elements needs no
-  parser, and what parses is in the processor's caches: with 500 sessions that halves the time. Whatever is not all right
-  there (a chunk that ends inside an element, text between elements, a comment, anything the parser has to say) is not
-  judged there: it is read again, by the short way.
+* **The shortest way** (``_feed_whole``) is for what most chunks of an established stream are: complete elements behind
+  an element. With the stream's tags around them they are a document, well-formed if and only if they are complete, and
+  one parser reads it for all sessions (whole.py). So a stream between two elements needs no parser, and what parses is
+  in the processor's caches: with 500 sessions that halves the time. What is not all right there (a chunk that ends
+  inside an element, text between elements, a comment, anything the parser has to say) is not judged there: it is read
+  again, by the short way.
 * **The short way** (``_feed_open``) feeds a chunk, its last ``>`` separately. Only if that one octet completes an
   element is the chunk's end a boundary: a tag such as ``<a b='<c/>`` looks complete and is not. White space at a
   boundary is counted, not fed, because a tree grows by it; anywhere else it may be part of a tag.
@@ -205,9 +205,9 @@ class StreamReader:
         "_quotes",
         "_refusal",
         "_refused_at",
+        "_rested",
         "_retained",
         "_retained_bytes",
-        "_rested",
         "_root",
         "_root_name",
         "_skip",

@@ -1,13 +1,12 @@
 """Complete elements of a stream, read as a document of their own by one parser for all sessions.
 
-Between the start tag of a stream and its end tag, some octets make a well-formed document if and only if they are the
-stream's content at that place: complete, balanced elements and text. (If they closed the stream's element themselves, an
-end tag would stand behind the root; if they left something open, an end tag would be missing, or would be swallowed.)
-So a stream needs a parser of its own only while an element is open, and a thousand sessions share the memory, and the
-processor's caches, of one.
+Between the start tag of a stream and its end tag, some octets make a well-formed document if and only if they are
+content: complete, balanced elements and text. (If they closed the stream's element themselves, an end tag would stand
+behind the root; if they left something open, an end tag would be missing, or be swallowed.) So a stream needs a parser
+of its own only while an element is open, and a thousand sessions share the memory, and the processor's caches, of one.
 
-``stream`` decides what to read this way. Here nothing is judged: what is not plainly right is nobody's here, and is read
-again by the stream's own parser, which says what is wrong with it.
+``stream`` decides what to read this way. Here nothing is judged: what is not plainly right is read again by the
+stream's own parser, which says what is wrong with it.
 """
 
 import functools
@@ -51,7 +50,7 @@ def _wrapping_of(root: str, prefix: str | None, namespaces: tuple[tuple[str | No
 
 
 def read_whole(content: bytes, wrapping: Wrapping) -> etree._Element | None:
-    """Return the root around ``content``; None: it is not complete, or not right, or the parser has something to say."""
+    """Return the root around ``content``; None: it is not complete or not right, or the parser has something to say."""
     opening, closing = wrapping
     try:
         root = _fromstring(opening + content + closing, _PARSER)
