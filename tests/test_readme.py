@@ -72,6 +72,17 @@ def test_every_key_is_a_key_and_has_its_default() -> None:
         assert key in section_fields(section_types()[section])
 
 
+def test_the_contents_name_every_section_in_its_order() -> None:
+    """Links as GitHub and Forgejo make them of a heading: lower case, words joined by hyphens, no punctuation."""
+    text = re.sub(r"^ *```.*?^ *```$", "", TEXT, flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^(##|###) (.+)$", text.partition("\n## Changes")[0] + "\n## Changes\n", re.MULTILINE)
+    contents = text.partition("**Contents**")[2].partition("\n## ")[0]
+    assert re.findall(r"^( *)\* \[(.+)\]\((.+)\)$", contents, re.MULTILINE) == [
+        ("  " * (len(level) - 2), title, "#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"))
+        for level, title in headings
+    ]
+
+
 def test_every_place_in_the_house_is_there() -> None:
     places = re.findall(r"`((?:xproxy|tests|certs)/[\w/.]*)`", TEXT)
     assert len(places) > 10

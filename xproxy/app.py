@@ -1,9 +1,10 @@
 """Settings -> a running proxy: what is opened, in which order, and that all of it is closed again.
 
-Start: state directory, keys, certificates, the server's name, descriptors, log, journal, listeners. Each
-step may refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order. Listening
-comes last: a client that can connect is served and recorded. The end is the same way back: listeners close, sessions
-drain, ``proxy-stopped`` is recorded, the journal is sealed, the log is written out and closed.
+Start: state directory, keys, certificates, the server's name, descriptors, log, journal, control socket, listeners.
+Each step may refuse with an ``XproxyError``, and what the steps before it have opened is closed in reverse order.
+Listening comes last: a client that can connect is served and recorded. The end is the same way back: listeners close,
+sessions drain, the control socket closes, ``proxy-stopped`` is recorded, the journal is sealed, the log is written out
+and closed.
 
 The server is not connected to at the start: it would see a connection that no client made. Its name is looked up,
 because a name that is not known is a slip of the pen; a server that is down may come up at any time, so that is said on
@@ -18,11 +19,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import trio
@@ -41,6 +42,14 @@ from xproxy.config.state import (
     replace_identity_key,
 )
 from xproxy.config.stream import StreamPolicy
+from xproxy.config.upstream import UpstreamAddress
+from xproxy.control.address import control_socket
+from xproxy.control.operations import Reloaded, register
+from xproxy.control.router import Document, Router
+from xproxy.control.server import ControlServer, open_control_socket
+from xproxy.control.sessions import passed_row
+from xproxy.control.status import Queue, State, document_of
+from xproxy.control.systemd import Notifier, PassedSocket
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
@@ -53,7 +62,11 @@ from xproxy.log.filters import LevelFilter, level_from_name
 from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
 from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import make_route
+from xproxy.proxy.snapshot import SessionSnapshot
+from xproxy.record.document import Facts
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
 from xproxy.tls.service import TlsService
@@ -64,6 +77,8 @@ from xproxy.xmpp.session import Session
 log = logging.getLogger(__name__)
 
 DESCRIPTORS_OWN: Final = 64  # for ourselves: log, epoll, listeners, certificates, name look-ups
+STATUS_SECONDS: Final = 10.0  # between two lines for the service manager
+END_SECONDS_MAX: Final = 30.0  # behind the drain: closing legs in form, sealing the journal, writing out the log
 LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name
 
 Reread = Callable[[], Settings]
@@ -74,7 +89,7 @@ class Running:
     """A proxy that listens. What ``run`` reports when it has started."""
 
     listeners: tuple[Endpoint, ...]  # real addresses, port 0 resolved
-    upstream: HostPort
+    upstream: UpstreamAddress
     ca_file: Path | None  # the local CA's certificate; None with the server's own files
     log_file: Path | None  # None: records go to standard output only
     stop: Callable[[str], None]  # drain with this reason ("finished"); called again: at once. ``run`` returns after it
@@ -85,11 +100,15 @@ async def run(
     *,
     reread: Reread | None = None,
     signals: bool = False,
+    passed: Sequence[PassedSocket] = (),
+    notifier: Notifier | None = None,
     task_status: trio.TaskStatus[Running] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run the proxy until it is told to stop, by ``Running.stop``, by a signal if ``signals``, or by cancellation.
 
     ``reread`` returns the settings anew on SIGHUP; without it only certificates and the log file are opened again.
+    ``passed``: listening sockets that a service manager opened; the proxy closes them, and opens none of its own.
+    ``notifier`` is told when it is ready, reloads, stops, and that it is alive.
 
     Raises:
         XproxyError: the settings cannot be put to work on this machine, an output of the log is gone for ever, or
@@ -101,7 +120,8 @@ async def run(
     correlation_key = read_correlation_key(state, secrets.token_bytes)
     identities = open_identities(settings, time.time_ns())
     tls = TlsService(settings.tls, settings.upstream, state)
-    await look_up(settings.upstream.address)
+    if isinstance(settings.upstream.address, HostPort):
+        await look_up(settings.upstream.address)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
@@ -122,6 +142,7 @@ async def run(
             mirror,
             partial(give_up, "journal-down"),
         ) as channel,
+        open_control_socket(control_socket(state)) if settings.control.enabled else nullcontext() as control,
     ):
         app = _App(
             settings=settings,
@@ -133,9 +154,11 @@ async def run(
             observer=observer,
             recorder=recorder,
             identities=identities,
+            passed=passed,
+            notifier=notifier or Notifier(),
         )
         try:
-            await app.serve(descriptors_max=descriptors_max, signals=signals, task_status=task_status)
+            await app.serve(descriptors_max=descriptors_max, signals=signals, control=control, task_status=task_status)
         except BaseExceptionGroup as group:
             if problem := find_problem(group):
                 raise problem from problem.__cause__
@@ -157,12 +180,17 @@ class _App:
         observer: Observer,
         recorder: ProxyRecorder,
         identities: Identities | None = None,
+        passed: Sequence[PassedSocket] = (),
+        notifier: Notifier | None = None,
     ) -> None:
         assert settings.upstream.address is not None
         self._settings = settings
         self._upstream = settings.upstream.address
         self._reread = reread
         self._tls = tls
+        self._observer = observer
+        self._notifier = notifier or Notifier()
+        self._identities = identities
         tls.on_leaves_max = self._leaves_max_reached
         self._channel = channel
         self._levels = levels
@@ -178,13 +206,14 @@ class _App:
         )
         self._memory = load_memory(settings.state.directory)  # what sessions learn about servers, for those that follow
         self._recorder = recorder
+        self.passthrough = PassthroughMemory(
+            settings.policy,
+            wall_ns=time.time_ns,
+            on_limit=lambda limit, value: self._note(LimitReached(limit=limit, value=value, closes=False)),
+        )
         self._proxy = Proxy(
-            ProxySettings(
-                listen=settings.listen.addresses,
-                upstream=self._upstream,
-                domain=settings.upstream.domain,
-                limits=settings.sessions,
-            ),
+            ProxySettings(listen=settings.listen.addresses, domain=settings.upstream.domain, limits=settings.sessions),
+            route=make_route(settings.upstream),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),
@@ -192,19 +221,39 @@ class _App:
             new_trace_id=partial(secrets.token_hex, 16),  # W3C trace context: 16 random bytes
             wall_ns=time.time_ns,
             contexts=tls,
+            passthrough=self.passthrough,
+            passed=[each.sock for each in passed],
         )
+        self.router = Router()
+        register(self.router, self)
+        self._control = ControlServer(self.router, settings.control, self._note)
+        self.configured_level: str = settings.log.level
+        self._waiting: tuple[str, ...] = ()  # changed in the configuration, and only read at the start
+        self._listeners: tuple[Endpoint, ...] = ()
+        self._started_at_ns = time.time_ns()
+        self._descriptors_max = 0
         self._reloading = trio.Lock()
         self._stop_reason: str | None = None
         self._dropped = 0
 
-    async def serve(self, *, descriptors_max: int, signals: bool, task_status: trio.TaskStatus[Running]) -> None:
+    async def serve(
+        self,
+        *,
+        descriptors_max: int,
+        signals: bool,
+        control: trio.SocketListener | None,
+        task_status: trio.TaskStatus[Running],
+    ) -> None:
         """Serve until stopped."""
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ()
         with trio.open_signal_receiver(*numbers) if numbers else nullcontext() as received:
             async with trio.open_nursery() as nursery:
                 finished = trio.Event()
                 listeners: tuple[Endpoint, ...] = await nursery.start(self._serve_proxy, finished)
+                if control is not None:
+                    await nursery.start(self._control.serve, control)
                 settings = self._settings
+                self._listeners, self._descriptors_max = listeners, descriptors_max
                 self._note(
                     ProxyStarted(
                         version=__version__,
@@ -229,7 +278,10 @@ class _App:
                     )
                 )
                 nursery.start_soon(self._save_now_and_then)
+                nursery.start_soon(self._keep_telling)
+                self._notifier.ready(self._words())
                 await finished.wait()
+                await self._control.close()  # what was asked before the end is answered and recorded
                 nursery.cancel_scope.cancel()
         save_memory(self._memory, self._settings.state.directory)
         is_out_of_names = self._proxy.is_out_of_names and self._stop_reason is None
@@ -242,14 +294,15 @@ class _App:
                 "start xproxy again; a service manager does so by itself (systemd: Restart=on-failure)",
             )
 
-    def stop(self, reason: str) -> None:
-        """Drain; told again, drop the sessions."""
+    def stop(self, reason: str, seconds: float | None = None) -> None:
+        """Drain for ``seconds``, or as long as is configured; told again without them, drop the sessions."""
         if self._stop_reason is None:
             self._stop_reason = reason
             if count := self._proxy.sessions:
-                seconds = self._settings.sessions.drain_seconds
-                log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, seconds)
-        self._proxy.drain()
+                allowed = self._settings.sessions.drain_seconds if seconds is None else seconds
+                log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, allowed)
+        self._proxy.drain(seconds)
+        self._notifier.stopping(self._words(), (self._proxy.drain_seconds_left or 0.0) + END_SECONDS_MAX)
 
     def abort(self, reason: str) -> None:
         """Drop the sessions and stop."""
@@ -260,6 +313,24 @@ class _App:
         while True:
             await trio.sleep(SAVE_SECONDS)
             save_memory(self._memory, self._settings.state.directory)
+
+    def _words(self) -> str:
+        """Return a line for who looks at the service."""
+        count = self._proxy.sessions
+        doing = f"draining, {self._proxy.drain_seconds_left:.0f} s left" if self._proxy.is_draining else "running"
+        return f"{doing}, {count} session{'' if count == 1 else 's'}"
+
+    async def _keep_telling(self) -> None:
+        """Say that the loop turns, twice as often as it is asked for, and how many sessions there are."""
+        watchdog = self._notifier.watchdog_seconds
+        said = ""
+        while True:
+            await trio.sleep(min(STATUS_SECONDS, watchdog / 2 if watchdog is not None else STATUS_SECONDS))
+            if watchdog is not None:
+                self._notifier.alive()
+            if (words := self._words()) != said:
+                self._notifier.status(words)
+                said = words
 
     async def _serve_proxy(self, finished: trio.Event, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
         self._dropped = await self._proxy.serve(task_status=task_status)
@@ -281,6 +352,68 @@ class _App:
     def _leaves_max_reached(self, value: int) -> None:
         self._note(LimitReached(limit="tls.leaves_max", value=value, closes=True))
 
+    # For the operator, at the control socket -----------------------------------------------------------------------
+
+    def status(self) -> Document:
+        """Return the state of everything, from counters."""
+        settings, channel = self._settings, self._channel
+        journal = channel.journal if isinstance(channel, JournalChannel) else None
+        mirror = channel.mirror if isinstance(channel, JournalChannel) else channel
+        listeners = tuple(map(str, self._listeners))
+        shown: Mapping[str, Any] = {"xproxy.listeners": listeners, "xproxy.upstream.address": str(self._upstream)}
+        if self._identities is not None:
+            shown = self._identities.apply(shown)
+        return document_of(
+            State(
+                version=__version__,
+                boot_id=self._observer.boot_id,
+                pid=os.getpid(),
+                now_ns=time.time_ns(),
+                started_at_ns=self._started_at_ns,
+                listeners=shown.get("xproxy.listeners") or (),
+                upstream=shown.get("xproxy.upstream.address"),
+                upstream_verify=settings.upstream.verify,
+                certificate="ca" if settings.tls.certificate_file is None else "files",
+                identities=settings.log.identities,
+                level=self.level,
+                configured_level=self.configured_level,
+                sessions=self._proxy.sessions,
+                sessions_max=settings.sessions.sessions_max,
+                drain_seconds_left=self._proxy.drain_seconds_left,
+                journal_health=journal.health if journal is not None else None,
+                journal_entries=journal.durable_size if journal is not None else 0,
+                journal_queue=Queue(waiting=journal.waiting_count, max=journal.records_max, is_full=journal.is_full)
+                if journal is not None
+                else None,
+                log_path=settings.log.path,
+                log_queue=Queue(waiting=mirror.waiting_count, max=mirror.records_max, is_full=mirror.is_full),
+                log_problems=mirror.problems,
+                names=self._proxy.names,
+                names_max=settings.sessions.names_total_max,
+                descriptors_max=self._descriptors_max,
+            )
+        )
+
+    def snapshots(self) -> Iterator[SessionSnapshot]:
+        """Yield each session as it stands."""
+        return self._proxy.snapshots()
+
+    def passed_clients(self) -> list[Document]:
+        """Return who is let through undecrypted."""
+        cover = self._identities.apply if self._identities is not None else _as_it_is
+        return [passed_row(client, cover) for client in self.passthrough.snapshot()]
+
+    @property
+    def level(self) -> str:
+        """The level of the log that is in force."""
+        return self._levels.level.name.lower()
+
+    def drain(self, seconds: float | None) -> Document:
+        """Let sessions end by themselves and stop; return how many there are and how long they have."""
+        if seconds is not None or not self._proxy.is_draining:
+            self.stop("drain", seconds)
+        return {"sessions": self._proxy.sessions, "seconds": self._proxy.drain_seconds_left}
+
     # Signals ----------------------------------------------------------------------------------------------------
 
     async def _obey(self, received: AsyncIterator[int], nursery: trio.Nursery) -> None:
@@ -290,13 +423,20 @@ class _App:
             else:
                 self.stop(signal.Signals(number).name.lower())
 
-    async def reload(self) -> None:
+    async def reload(self) -> Reloaded:
         """Read certificates and the log level again, open the log file again. What is bad is recorded, the old kept."""
         async with self._reloading:
-            await self._reload()
+            self._notifier.reloading()
+            try:
+                return await self._reload()
+            finally:
+                if self._stop_reason is None:
+                    self._notifier.ready(self._words())
 
-    async def _reload(self) -> None:
-        done = []
+    async def _reload(self) -> Reloaded:
+        done: list[str] = []
+        problems: dict[str, str] = {}
+        self._waiting = ()
         for what, renew in (
             ("log-file", self._channel.reopen),
             ("certificates", self._renew_certificates),
@@ -305,13 +445,14 @@ class _App:
             try:
                 await renew()
             except (XproxyError, OSError) as error:
-                problem = str(error).replace("\n", "; ")
+                problem = problems[what] = str(error).replace("\n", "; ")
                 log.error("%s kept as before: %s", what, problem)
                 self._note(ConfigChanged(what=(what,), problem=problem))
             else:
                 done.append(what)
         if done:
             self._note(ConfigChanged(what=tuple(done)))
+        return Reloaded(done=tuple(done), problems=problems, waiting=self._waiting)
 
     async def _renew_certificates(self) -> None:
         self._tls.reload()
@@ -320,11 +461,21 @@ class _App:
         if self._reread is None:
             return
         settings = self._reread()
-        level = level_from_name(settings.log.level)
+        self.configured_level = settings.log.level
+        self.set_level(settings.log.level)
+        self._waiting = tuple(changed_keys(self._settings, settings))
+        if self._waiting:
+            log.warning("changed, but only read at the start: %s", ", ".join(self._waiting))
+
+    def set_level(self, name: str) -> None:
+        """Put a level in force: for what is written at once, for debug events in sessions from now on."""
+        level = level_from_name(name)
         self._levels.level = level
-        self._policy = attrs.evolve(self._policy, debug_events=level <= Level.DEBUG)  # of sessions from now on
-        if waiting := list(changed_keys(self._settings, settings)):
-            log.warning("changed, but only read at the start: %s", ", ".join(waiting))
+        self._policy = attrs.evolve(self._policy, debug_events=level <= Level.DEBUG)
+
+
+def _as_it_is(facts: Facts) -> Facts:
+    return facts
 
 
 def changed_keys(old: Settings, new: Settings) -> Iterator[str]:
@@ -415,7 +566,7 @@ def raise_descriptor_limit(sessions_max: int) -> int:
 
 @contextmanager
 def open_log(
-    settings: LogSettings, levels: LevelFilter, upstream: HostPort, on_gone: Callable[[], None]
+    settings: LogSettings, levels: LevelFilter, upstream: UpstreamAddress, on_gone: Callable[[], None]
 ) -> Iterator[RecordChannel]:
     """Open the outputs and start their writer; at the end everything is written out and closed.
 
@@ -508,7 +659,7 @@ def open_outputs(settings: LogSettings) -> Iterator[Output]:
 class UpstreamWatch:
     """An output that says on stderr, for the operator, when the server cannot be reached and when it can again."""
 
-    def __init__(self, upstream: HostPort) -> None:
+    def __init__(self, upstream: UpstreamAddress) -> None:
         self.name = "diagnostics"
         self._upstream = upstream
         self._down = False

@@ -50,7 +50,7 @@ def test_the_options_are_these_and_no_others() -> None:
     assert {option.flag for option in OPTIONS} == {
         *("--listen", "--upstream", "--domain", "--state", "--log", "--log-format", "--log-level"),
         "--identities",
-        *("--cert", "--key", "--upstream-ca", "--upstream-verify"),
+        *("--cert", "--key", "--upstream-ca", "--upstream-verify", "--upstream-tls", "--upstream-proxy-protocol"),
     }
 
 

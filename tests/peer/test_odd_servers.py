@@ -56,6 +56,45 @@ async def test_connecting(nursery: trio.Nursery, trust: Trust, answers: list[byt
         await client.connect()
 
 
+async def test_the_first_octets_tell_what_it_is_that_is_no_xmpp(nursery: trio.Nursery, trust: Trust) -> None:
+    client = await before(nursery, trust, b"HTTP/1.1 400 Bad Request\r\n" + b"x" * 100, mode=Mode.CLEAR)
+    with pytest.raises(StreamFailed):
+        await client.connect()
+    assert client.opening.startswith(b"HTTP/1.1 400")
+    assert len(client.opening) == 64
+
+
+async def test_a_redirect_says_where_to(nursery: trio.Nursery, trust: Trust) -> None:
+    elsewhere = (
+        f"<stream:error><see-other-host xmlns='{ns.STREAM_ERRORS}'>[2001:db8::1]:9222</see-other-host></stream:error>"
+    ).encode()
+    client = await before(nursery, trust, HEADER + elsewhere, mode=Mode.CLEAR)
+    with pytest.raises(StreamFailed) as failed:
+        await client.connect()
+    assert (failed.value.condition, failed.value.content) == ("see-other-host", "[2001:db8::1]:9222")
+
+
+async def test_what_goes_first_is_made_of_the_addresses(nursery: trio.Nursery, trust: Trust) -> None:
+    heard = trio.Event()
+    got = bytearray()
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port: int = listener.socket.getsockname()[1]
+
+    async def serve() -> None:
+        async with listener, await listener.accept() as stream:
+            got.extend(await stream.receive_some())
+            heard.set()
+
+    nursery.start_soon(serve)
+    client = Client(
+        host="127.0.0.1", port=port, domain=DOMAIN, preface=lambda us, them: f"{us[0]} to {them[0]} {them[1]}".encode()
+    )
+    await client.connect_only()
+    await heard.wait()
+    client.drop()
+    assert bytes(got) == f"127.0.0.1 to 127.0.0.1 {port}".encode()
+
+
 async def test_a_server_that_does_not_know_the_password(nursery: trio.Nursery, trust: Trust) -> None:
     features = (PLAIN_ONLY % "SCRAM-SHA-1").encode()
     async with await before(nursery, trust, HEADER + features, SUCCESS) as client:

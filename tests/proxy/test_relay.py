@@ -50,8 +50,9 @@ from xproxy.events.connection import (
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsRequested, TlsEstablished
 from xproxy.proxy import relay
-from xproxy.proxy.connect import Upstream, open_upstream
+from xproxy.proxy.connect import Connection, open_upstream
 from xproxy.proxy.plane import READ_BYTES_MAX, EpollPlane, WaitReadablePlane
+from xproxy.proxy.route import Asked, Route
 from xproxy.proxy.sockets import close_socket
 
 PLANES = pytest.mark.parametrize("plane", [EpollPlane, WaitReadablePlane])
@@ -449,12 +450,12 @@ async def test_a_server_that_is_down() -> None:
 async def test_a_server_that_resets_what_it_has_just_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is gone before anybody could ask who is at its other end: no bug of ours."""
 
-    async def open_and_wait(upstream: Upstream, *, seconds_max: float) -> tuple[socket.socket, float]:
-        sock, seconds = await open_upstream(upstream, seconds_max=seconds_max)
+    async def open_and_wait(route: Route, asked: Asked, *, seconds_max: float) -> Connection:
+        connection = await open_upstream(route, asked, seconds_max=seconds_max)
         accepted, _ = server.accept()
         close_socket(accepted, abruptly=True)
-        await trio.lowlevel.wait_readable(sock)
-        return sock, seconds
+        await trio.lowlevel.wait_readable(connection.sock)
+        return connection
 
     monkeypatch.setattr(relay, "open_upstream", open_and_wait)
     with socket.create_server(("127.0.0.1", 0)) as server, trio.fail_after(10):

@@ -235,7 +235,7 @@ _OUR_WORDS = """
     token_requested previous missing expected signed purpose fields expires id_hash fingerprint confidence
     direction verdict what upstream_verify errno alert sha256 serial_number not_before not_after end_point_hash
     previous_sha256 lang content_namespace cause status_codes user_agent_hash last_element issuer
-    stream origin vkey previous_vkey segment note ops_note torn_segments counts error
+    proxy_protocol stream origin vkey previous_vkey segment note ops_note torn_segments counts error stage refusal
 """
 _OURS = frozenset(_OUR_WORDS.split())
 

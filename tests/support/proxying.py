@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,14 +23,17 @@ from xproxy.config.tls import TlsSettings
 from xproxy.config.upstream import UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
-from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed
+from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import FixedRoute, Route
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
+from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, StartTls
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, Send, StartTls
 from xproxy.xmpp.names import NameTally
 
 E = TypeVar("E", bound=Event)
@@ -48,6 +52,7 @@ class StubCore:
 
     def __init__(self, mode: LegMode, at_ns: int, *, close_seconds: float = 5.0) -> None:
         self.next_tick_ns: int | None = None
+        self.left_at_certificate = False
         self.mode = mode
         self._begun = at_ns
         self.close_ns = int(close_seconds * 1e9)
@@ -73,7 +78,13 @@ class StubCore:
             actions += [Pause(side), StartTls(domain="localhost")]
         return actions
 
+    def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
+        return [Send(Side.SERVER, domain.encode())]
+
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
+        return [Observe(facts)]
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
         return [Observe(facts)]
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
@@ -110,6 +121,9 @@ class StubCore:
             from_server=self._totals(Side.SERVER),
         )
 
+    def progress(self) -> Progress:
+        return Progress(phase="stub", mechanism=None)
+
     def _totals(self, side: Side) -> DirectionTotals:
         return DirectionTotals(
             bytes=self.bytes[side],
@@ -127,6 +141,9 @@ class EventRecorder:
 
     def record(self, event: Event, at_ns: int) -> Record:
         return Record({"event": event}, Level.INFO, event.action)
+
+    def known(self) -> Document:
+        return {}
 
 
 class ListChannel:
@@ -238,8 +255,10 @@ async def proxying(
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     upstream: HostPort | None = None,
+    route: Route | None = None,
     domain: str | None = None,
     receive_buffer: int | None = None,
+    passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
     """Run a proxy before a listening socket; leaving the block cancels what is left."""
     channel = ListChannel()
@@ -256,12 +275,8 @@ async def proxying(
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         proxy = Proxy(
-            ProxySettings(
-                listen=(HostPort("127.0.0.1", 0),),
-                upstream=upstream or HostPort("127.0.0.1", listening.getsockname()[1]),
-                limits=limits or SessionLimits(),
-                domain=domain,
-            ),
+            ProxySettings(listen=(HostPort("127.0.0.1", 0),), limits=limits or SessionLimits(), domain=domain),
+            route=route or FixedRoute(server=upstream or HostPort("127.0.0.1", listening.getsockname()[1])),
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),
@@ -269,6 +284,7 @@ async def proxying(
             new_trace_id=lambda: f"{next(ids):032x}",
             wall_ns=time.time_ns,
             contexts=contexts,
+            passthrough=passthrough,
             plane=the_plane,
         )
         async with trio.open_nursery() as nursery:
@@ -333,9 +349,14 @@ class Certified:
 
 
 def certified(
-    state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True, domain: str | None = None
+    state: Path,
+    *,
+    names: tuple[str, ...] = ("localhost",),
+    verify: bool = True,
+    domain: str | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Certified:
-    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
+    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it; ``now`` is for its CA."""
     real = trustme.CA()
     server = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     real.issue_cert(*names).configure_cert(server)
@@ -345,6 +366,7 @@ def certified(
         TlsSettings(),
         UpstreamSettings(ca_file=bundle, verify="full" if verify else "none", domain=domain),
         state / "state",
+        now=now,
     )
     assert contexts.ca_file is not None
     client = tells_ends_apart(ssl.create_default_context(cafile=str(contexts.ca_file)))

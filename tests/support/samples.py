@@ -22,10 +22,12 @@ from xproxy.events.connection import (
     ConnectionStalled,
     DirectionTotals,
     RefusalReason,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
     UpstreamFailure,
+    Via,
 )
 from xproxy.events.journal import (
     JournalCheckpoint,
@@ -91,6 +93,7 @@ from xproxy.events.tls import (
     TlsEstablished,
     TlsFailed,
     TlsFailure,
+    TlsPassthrough,
 )
 from xproxy.jid import Jid
 
@@ -163,9 +166,28 @@ FULL: tuple[Event, ...] = (
             last_element_age_ms=12_000,
         ),
     ),
-    UpstreamConnected(host="xmpp.example.org", server=SERVER, local=LOCAL, seconds=0.0123),
+    UpstreamConnected(
+        host="xmpp.example.org",
+        server=SERVER,
+        local=LOCAL,
+        seconds=0.0123,
+        tls=ServerTls.DIRECT,
+        via=Via.SRV,
+        domain="example.org",
+        priority=5,
+        weight=20,
+        proxy_protocol="v2",
+        probe=True,
+    ),
     UpstreamFailed(
-        host="xmpp.example.org", port=5222, reason=UpstreamFailure.REFUSED, errno="ECONNREFUSED", seconds=0.002
+        host="xmpp.example.org",
+        port=5222,
+        reason=UpstreamFailure.REFUSED,
+        errno="ECONNREFUSED",
+        seconds=0.002,
+        domain="example.org",
+        tried=3,
+        refusing=True,
     ),
     UnsupportedTransport(looks_like="http"),
     TlsEstablished(
@@ -191,7 +213,20 @@ FULL: tuple[Event, ...] = (
         alpn=("xmpp-client",),
         ja4="t13d1516h2_8daaf6152771_b186095e22b6",
         certificate=CERTIFICATE,
+        after_handshake=True,
         seconds=0.05,
+    ),
+    TlsPassthrough(
+        stage="end",
+        direct=True,
+        server_name="example.org",
+        alpn=("xmpp-client",),
+        ja4="t13d1516h2_8daaf6152771_b186095e22b6",
+        refusal="unknown_ca",
+        refused_at_ns=1_700_000_000_000_000_000,
+        expires_at_ns=1_700_003_600_000_000_000,
+        from_client_bytes=4_711,
+        from_server_bytes=9_876,
     ),
     StarttlsRequested(trailing_whitespace=1),
     StarttlsRefused(answer="{urn:ietf:params:xml:ns:xmpp-tls}failure"),
@@ -401,7 +436,9 @@ FULL: tuple[Event, ...] = (
         sessions_max=10_000,
     ),
     ProxyStopped(reason="sigterm", sessions_aborted=3),
-    ConfigChanged(what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied"),
+    ConfigChanged(
+        what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied", by_uid=0, by_pid=4_711
+    ),
     LimitReached(limit="stream.stanza_bytes_max", value=1_048_576, sent_by=Side.CLIENT, offset=1_050_000, closes=True),
     JournalOpened(stream="sec", origin=ORIGIN, vkey=VKEY, segment=SEGMENT, index=4711),
     JournalCheckpoint(note=NOTE, size=20_852, ops_note=NOTE, clock_back_ns=5_000_000),

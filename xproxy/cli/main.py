@@ -23,6 +23,8 @@ Examples:
       in front of a server; records as JSON Lines in a file
   xproxy log verify
       prove that the journal is what was signed
+  xproxy sessions --watch
+      who is connected now
   xproxy certs show
       the authority that clients must trust to be looked into
   xproxy config example > xproxy.toml
@@ -50,6 +52,11 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
     "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "status": LazyCommand("xproxy.cli.control", "status", "How a running proxy is: green, or red and why."),
+    "sessions": LazyCommand("xproxy.cli.control", "sessions", "Who is connected: from where, as whom, how far."),
+    "reload": LazyCommand("xproxy.cli.control", "reload", "Read certificates and the log level again; SIGHUP."),
+    "drain": LazyCommand("xproxy.cli.control", "drain", "Let sessions end, then stop."),
+    "log-level": LazyCommand("xproxy.cli.control", "log_level", "Show or set the level of a running proxy's log."),
     "log": LazyCommand("xproxy.cli.log", "log", "The journal: read it, prove it, export it; its keys and size."),
     "config": LazyCommand("xproxy.cli.config", "config", "Every configuration key with default, unit and reason."),
     "certs": LazyCommand("xproxy.cli.certs", "certs", "The proxy's own certificate authority: make, show, export."),

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from xproxy import app
 from xproxy.config.load import load
 from xproxy.config.options import OPTIONS, READY_FILE_VARIABLE
 from xproxy.config.settings import Settings
+from xproxy.control.systemd import Notifier, take_passed_sockets
 from xproxy.errors import FileProblem
 
 _EPILOG = """\b
@@ -33,7 +35,9 @@ Signals:
     "--listen", multiple=True, metavar="HOST:PORT", help="Where clients connect; may be given several times, port 0 "
     "lets the system choose. [default: 127.0.0.1:5222]",
 )  # fmt: skip
-@click.option("--upstream", metavar="HOST:PORT", help="The server every client is connected to.")
+@click.option("--upstream", metavar="HOST:PORT|srv|original", help="The server every client is connected to; srv: the "
+              "one the DNS names for the client's domain; original: the one it dialled before a packet filter "
+              "redirected it here.")  # fmt: skip
 @click.option("--domain", metavar="D", help="The XMPP domain, where a client names none.")
 @click.option("--state", metavar="DIR", help="Where the CA and its certificates are kept. [default: "
               "$STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy]")  # fmt: skip
@@ -53,6 +57,10 @@ Signals:
               "system's authorities]")  # fmt: skip
 @click.option("--upstream-verify", metavar="full|none", help="none: take any certificate from the server; every "
               "session's log says so. [default: full]")  # fmt: skip
+@click.option("--upstream-tls", metavar="same|starttls|direct|none", help="How TLS begins on the server's side; "
+              "none: in clear, to a server on this machine. [default: same]")  # fmt: skip
+@click.option("--upstream-proxy-protocol", metavar="none|v1|v2", help="Tell the server the client's address first; "
+              "it must expect that. [default: none]")  # fmt: skip
 @click.option("-c", "--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="Configuration.")
 @click.option("--ready-file", metavar="FILE", type=click.Path(path_type=Path), envvar=READY_FILE_VARIABLE,
               help="Written when the proxy listens: one real address a line.")  # fmt: skip
@@ -68,12 +76,15 @@ def run(config_file: Path | None, ready_file: Path | None, **options: object) ->
     def read() -> Settings:
         return load(options, os.environ, config_file=config_file, need_upstream=True).settings
 
-    trio.run(_run, read(), read, ready_file)
+    notifier = Notifier.from_environment(os.environ, os.getpid())
+    passed = take_passed_sockets(os.environ, os.getpid())
+    settings = read()
+    trio.run(_run, partial(app.run, settings, reread=read, signals=True, passed=passed, notifier=notifier), ready_file)
 
 
-async def _run(settings: Settings, reread: app.Reread, ready_file: Path | None) -> None:
+async def _run(run_app: Callable[..., Awaitable[None]], ready_file: Path | None) -> None:
     async with trio.open_nursery() as nursery:
-        running: app.Running = await nursery.start(partial(app.run, settings, reread=reread, signals=True))
+        running: app.Running = await nursery.start(run_app)
         try:
             if ready_file:
                 write_ready_file(ready_file, running)

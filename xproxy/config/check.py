@@ -3,6 +3,7 @@
 from collections.abc import Callable, Container, Iterator
 from typing import Protocol
 
+from xproxy.config.address import HostPort
 from xproxy.config.settings import Settings
 from xproxy.errors import ConfigProblem
 from xproxy.jid import JidError, domain_to_ascii
@@ -41,7 +42,7 @@ def _check_listen(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
 
 def _check_upstream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
     address, domain = settings.upstream.address, settings.upstream.domain
-    if address and not address.port:
+    if isinstance(address, HostPort) and not address.port:
         yield ConfigProblem(
             where=place("upstream", "address"),
             message=f"{address} has port 0, which no server listens on",

@@ -3,7 +3,9 @@
 cattrs does it, made strict: ``"5"`` is no number and ``true`` is not 1. Errors are sentences for the operator.
 """
 
+import functools
 import math
+import operator
 import types
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -11,6 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import cattrs
 
 from xproxy.config.address import HostPort
+from xproxy.config.upstream import UpstreamAddress, parse_upstream
 
 _NAMES = {
     bool: "true or false",
@@ -29,6 +32,9 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(Path, lambda value, _: Path(_text(value)))
     converter.register_structure_hook(HostPort, lambda value, _: HostPort.from_text(_text(value)))
+    converter.register_structure_hook_func(
+        lambda type_: type_ == UpstreamAddress, lambda value, _: parse_upstream(_text(value))
+    )
     converter.register_structure_hook_func(_is_choice, _choice)
     converter.register_structure_hook_func(_is_optional, lambda value, t: _optional(converter, value, t))
     converter.register_structure_hook_func(_is_list, lambda value, t: _list(converter, value, t))
@@ -74,7 +80,7 @@ def _optional(converter: cattrs.Converter, value: object, type_: Any) -> object:
     # "-" takes a value back that the file gave, and is how programs name standard output.
     if value is None or value == "-":
         return None
-    (inner,) = (t for t in get_args(type_) if t is not type(None))
+    inner = functools.reduce(operator.or_, (t for t in get_args(type_) if t is not type(None)))
     return converter.structure(value, inner)
 
 

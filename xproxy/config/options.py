@@ -32,6 +32,8 @@ OPTIONS = (
     Option("--domain", "upstream", "domain"),
     Option("--upstream-ca", "upstream", "ca_file"),
     Option("--upstream-verify", "upstream", "verify"),
+    Option("--upstream-tls", "upstream", "tls"),
+    Option("--upstream-proxy-protocol", "upstream", "proxy_protocol"),
     Option("--cert", "tls", "certificate_file"),
     Option("--key", "tls", "key_file"),
     Option("--state", "state", "directory"),

@@ -2,6 +2,7 @@
 
 import attrs
 
+from xproxy.config.control import ControlSettings
 from xproxy.config.journal import JournalSettings
 from xproxy.config.listen import ListenSettings
 from xproxy.config.log import LogSettings
@@ -26,3 +27,4 @@ class Settings:
     policy: PolicySettings = attrs.Factory(PolicySettings)
     sessions: SessionLimits = attrs.Factory(SessionLimits)
     stream: StreamLimits = attrs.Factory(StreamLimits)
+    control: ControlSettings = attrs.Factory(ControlSettings)

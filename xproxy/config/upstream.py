@@ -1,5 +1,6 @@
 """[upstream]: the real server behind the proxy."""
 
+import enum
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +10,48 @@ from xproxy.config.address import HostPort
 from xproxy.config.setting import setting
 
 
+class UpstreamFrom(enum.Enum):
+    """What says where a session's server is, when it is not one address for all."""
+
+    SRV = "srv"
+    """The DNS, asked for the XMPP domain that the client names (RFC 6120 section 3.2, XEP-0368)."""
+
+    ORIGINAL = "original"
+    """The packet filter that redirected the connection to us: its original destination."""
+
+    def __str__(self) -> str:
+        """Return the word of the configuration."""
+        return self.value
+
+
+UpstreamAddress = HostPort | UpstreamFrom
+
+UpstreamTls = Literal["same", "starttls", "direct", "none"]
+UpstreamProxyProtocol = Literal["none", "v1", "v2"]
+
+
+def parse_upstream(text: str) -> UpstreamAddress:
+    """Return what ``--upstream`` says: ``HOST:PORT``, ``srv`` or ``original``.
+
+    Raises:
+        ValueError: with a sentence that says what to write instead.
+    """
+    for word in UpstreamFrom:
+        if text.lower() == word.value:
+            return word
+    return HostPort.from_text(text)
+
+
 @attrs.frozen(kw_only=True)
 class UpstreamSettings:
     """The real server behind the proxy, and how far it is believed."""
 
-    address: HostPort | None = setting(
-        None, "HOST:PORT", "the server every client is connected to; needed to run", example="xmpp.example.org:5222"
+    address: UpstreamAddress | None = setting(
+        None,
+        "HOST:PORT, srv or original",
+        "the server every client is connected to; srv: the one the DNS names for the client's domain; original: the "
+        "one it dialled before a packet filter redirected it to us; needed to run",
+        example="xmpp.example.org:5222",
     )
     domain: str | None = setting(
         None,
@@ -32,4 +69,20 @@ class UpstreamSettings:
         "PEM file",
         "who may sign the server's certificate; without it the system's authorities",
         example="/etc/xproxy/upstream-ca.pem",
+    )
+    tls: UpstreamTls = setting(
+        "same",
+        "same, starttls, direct or none",
+        "how TLS begins on the server's side: as the client began it (with srv: as the SRV record says), or always "
+        "alike; none: in clear, which is for a server on this machine",
+    )
+    clear_anywhere: bool = setting(
+        False,
+        "true or false",
+        "with tls = none, also to servers on other machines: everybody on the way reads along",
+    )
+    proxy_protocol: UpstreamProxyProtocol = setting(
+        "none",
+        "none, v1 or v2",
+        "tell the server the client's address ahead of everything else; only for a server that expects it there",
     )

@@ -81,6 +81,7 @@ from xproxy.events.tls import (
     StarttlsStripped,
     TlsEstablished,
     TlsFailed,
+    TlsPassthrough,
 )
 
 Event = (
@@ -93,6 +94,7 @@ Event = (
     | UnsupportedTransport
     | TlsEstablished
     | TlsFailed
+    | TlsPassthrough
     | StarttlsRequested
     | StarttlsRefused
     | StarttlsInjection

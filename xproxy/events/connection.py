@@ -28,11 +28,12 @@ class RefusalReason(enum.Enum):
     DESCRIPTORS = "descriptors"
     NAMES_TOTAL_MAX = "names-total-max"
     DRAINING = "draining"
+    UPSTREAM_DOWN = "upstream-down"
 
 
 @attrs.frozen(kw_only=True)
 class ConnectionRefused(EventBase):
-    """A client was turned away at accept: a limit was reached or the proxy is draining."""
+    """A client was turned away at accept: a limit was reached, the server is down, or the proxy is draining."""
 
     action = "connection-refused"
     level = Level.WARNING
@@ -57,6 +58,23 @@ class ConnectionStalled(EventBase):
     seconds: float
 
 
+class ServerTls(enum.Enum):
+    """How TLS begins on the server leg."""
+
+    STARTTLS = "starttls"  # the stream begins in clear (RFC 6120 section 5)
+    DIRECT = "direct"  # from the first byte (XEP-0368)
+    NONE = "none"  # never: the leg stays in clear
+
+
+class Via(enum.Enum):
+    """What led to the server of a session."""
+
+    CONFIGURED = "configured"
+    ORIGINAL = "original"  # the address the client dialled before it was redirected
+    SRV = "srv"
+    FALLBACK = "fallback"  # the domain has no SRV record: its own addresses (RFC 6120 section 3.2.2)
+
+
 @attrs.frozen(kw_only=True)
 class UpstreamConnected(EventBase):
     """The TCP connection to the server is up."""
@@ -65,16 +83,31 @@ class UpstreamConnected(EventBase):
     level = Level.INFO
     message = "Connected to the server."
 
-    host: str  # as configured
+    host: str  # as configured, or as the DNS has it
     server: Endpoint
     local: Endpoint  # our end: what the server sees as its client
     seconds: float
+    tls: ServerTls = ServerTls.STARTTLS
+    via: Via = Via.CONFIGURED
+    domain: str | None = None  # the client's, where the server depends on it
+    priority: int | None = None  # of the SRV record
+    weight: int | None = None
+    proxy_protocol: str | None = None  # "v1", "v2": the server was told the client's address
+    probe: bool = False  # by the proxy itself: clients are no longer refused at accept
 
 
 class UpstreamFailure(enum.Enum):
     """Why no TCP connection to the server came about."""
 
-    UNKNOWN_HOST = "unknown-host"
+    UNKNOWN_HOST = "unknown-host"  # the name service says that there is no such name, or no address for it
+    LOOKUP_TIMEOUT = "lookup-timeout"  # the name service did not answer
+    LOOKUP_FAILED = "lookup-failed"  # it answered that it cannot say (SERVFAIL, REFUSED ...)
+    NOT_OFFERED = "not-offered"  # the domain's SRV records say that it has no such service (RFC 2782: target ".")
+    NO_DOMAIN = "no-domain"  # the server depends on the client's domain, and it named none
+    DOMAIN_NOT_ALLOWED = "domain-not-allowed"
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"  # a domain of a stranger's choice leads into this network
+    CLEAR_NOT_ALLOWED = "clear-not-allowed"  # without TLS, and not on this machine
+    LOOP = "loop"  # the server would be this proxy
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
@@ -94,6 +127,9 @@ class UpstreamFailed(EventBase):
     reason: UpstreamFailure
     errno: str | None  # e.g. "ECONNREFUSED"
     seconds: float
+    domain: str | None = None  # the client's, where the server depends on it
+    tried: int = 1  # addresses
+    refusing: bool = False  # by the proxy itself: from now on clients are refused at accept
 
 
 @attrs.frozen(kw_only=True)

@@ -37,14 +37,16 @@ class ProxyStopped(EventBase):
 
 @attrs.frozen(kw_only=True)
 class ConfigChanged(EventBase):
-    """Something was read anew while running."""
+    """Something was read anew or changed while running: by a signal, or by who asked at the control socket."""
 
     action = "config-changed"
     level = Level.INFO
-    message = "Configuration was read anew."
+    message = "Something was read anew or changed."
 
-    what: tuple[str, ...]  # "certificates", "log-file", "log-level" ...
+    what: tuple[str, ...]  # "certificates", "log-file", "log-level", "drain", "control-socket" ...
     problem: str | None = None  # set: the old state was kept
+    by_uid: int | None = None  # of the process that asked at the control socket; None: a signal, or ourselves
+    by_pid: int | None = None
 
 
 @attrs.frozen(kw_only=True)

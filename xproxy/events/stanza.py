@@ -121,7 +121,9 @@ class ClientFailureSuspected(EventBase):
     level = Level.WARNING
     message = "The client may have failed on what it was sent."
 
-    kind: str  # "request-unanswered", "closed-after-stanza", "xml-refused", "challenge-unanswered", "success-ignored"
+    kind: str
+    """"request-unanswered", "closed-after-stanza", "xml-refused", "challenge-unanswered", "success-ignored",
+    "left-after-tls": gone without a word inside TLS, so it may not accept our certificate."""
     confidence: str  # "low", "medium", "high"
     payload: str | None  # "{namespace}name" of what was delivered last
     fingerprint: str | None  # of its structure: the same stanza shape gives the same one

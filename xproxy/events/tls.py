@@ -1,6 +1,7 @@
 """TLS on either leg, and the way into it."""
 
 import enum
+from typing import Literal
 
 import attrs
 
@@ -85,7 +86,33 @@ class TlsFailed(EventBase):
     alpn: tuple[str, ...] = ()  # offered by the client
     ja4: str | None = None
     certificate: CertificateFacts | None = None
-    seconds: float
+    after_handshake: bool = False
+    """The peer gave TLS up when our side of the handshake was done already. With TLS 1.3 some clients judge a
+    certificate only then (RFC 8446 section 4.4.4 lets them)."""
+    seconds: float  # since the handshake began
+
+
+@attrs.frozen(kw_only=True)
+class TlsPassthrough(EventBase):
+    """A session is relayed undecrypted, for its client refused our certificate before; at its begin and at its end.
+
+    Nothing of such a session is inspected: there will be no record of its login or its stanzas.
+    """
+
+    action = "tls-passthrough"
+    level = Level.WARNING
+    message = "A session is relayed undecrypted: its client refused our certificate before."
+
+    stage: Literal["begin", "end"]
+    direct: bool
+    server_name: str | None  # the client's SNI
+    alpn: tuple[str, ...] = ()  # offered by the client
+    ja4: str
+    refusal: str  # name of the alert with which the client refused our certificate, or "closed"
+    refused_at_ns: int
+    expires_at_ns: int  # sessions that begin after that are decrypted again
+    from_client_bytes: int | None = None  # at the end; both None at the begin
+    from_server_bytes: int | None = None
 
 
 @attrs.frozen(kw_only=True)

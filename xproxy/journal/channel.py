@@ -21,6 +21,16 @@ class JournalChannel:
         self._journal = journal
         self._mirror = mirror
 
+    @property
+    def journal(self) -> Journal:
+        """The journal itself: its health and its size."""
+        return self._journal
+
+    @property
+    def mirror(self) -> RecordChannel:
+        """The way from the journal to who looks on."""
+        return self._mirror
+
     def put_nowait(self, records: Sequence[Record]) -> None:
         """Take ``records``. Never blocks and never drops."""
         self._journal.put_nowait(records)

@@ -167,6 +167,11 @@ class Journal:
         """Records that are not durable yet."""
         return self._inbox.waiting_count
 
+    @property
+    def records_max(self) -> int:
+        """How many may wait."""
+        return self._inbox.records_max
+
     async def wait_not_full(self) -> None:
         """Return when ``is_full`` is False."""
         await self._inbox.wait_not_full()

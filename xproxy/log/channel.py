@@ -22,7 +22,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -112,6 +112,7 @@ class RecordChannel:
         self._put_count = 0
         self._done_count = 0
         self._unwritten_count = 0
+        self._problems: dict[str, str] = {}  # replaced, never changed: the trio thread reads it
         self._idle = True  # the writer thread waits for _awake, or is about to
         self._awake = threading.Event()
         self._closing = threading.Event()
@@ -147,6 +148,11 @@ class RecordChannel:
     def waiting_count(self) -> int:
         """Records that are not written yet."""
         return self._put_count - self._done_count
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Outputs that cannot be written now, and why."""
+        return self._problems
 
     @property
     def is_full(self) -> bool:
@@ -253,6 +259,7 @@ class RecordChannel:
             except OSError as problem:
                 if not failed:
                     failed = True
+                    self._problems = {**self._problems, route.output.name: problem.strerror or str(problem)}
                     logger.error(
                         "cannot write log %s: %s; traffic waits until it can",
                         route.output.name,
@@ -267,6 +274,7 @@ class RecordChannel:
                 self._serve_reopens()
             else:
                 if failed:
+                    self._problems = {name: why for name, why in self._problems.items() if name != route.output.name}
                     logger.warning("log %s can be written again; nothing was lost", route.output.name)
                 return
 

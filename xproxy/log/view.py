@@ -195,11 +195,18 @@ def _gist(action: str, document: Document) -> str:
             totals = "; ".join(_totals(get, side) for side in ("client", "server"))
             return _join(f"{text('event.reason')} by {by}", _duration(get), totals)
         case "upstream-connected":
-            return _join(_server(document), _with("from ", _address(document, "xproxy.upstream.local")), _duration(get))
+            via = text("xproxy.upstream.via")
+            return _join(
+                _server(document),
+                "" if via == "configured" else _with("by ", via),
+                _with("from ", _address(document, "xproxy.upstream.local")),
+                _duration(get),
+            )
         case "upstream-failed":
             port = get("destination.port")
-            where = f"{text('destination.address')} port {port}".strip()
-            return _join(where, text("event.reason"), text("error.code"))
+            where = f"{text('destination.address')} port {port}".strip() if port else text("destination.address")
+            refusing = "clients are refused meanwhile" if get("xproxy.upstream.refusing") else ""
+            return _join(where, text("event.reason"), text("error.code"), refusing)
         case "unsupported-transport":
             return f"looks like {text('xproxy.first_bytes')}"
         case "tls-established":
@@ -219,6 +226,14 @@ def _gist(action: str, document: Document) -> str:
                 _with("alert ", get("xproxy.tls.alert")),
                 _with("for ", get("tls.client.server_name")),
                 text("error.message"),
+            )
+        case "tls-passthrough":
+            return _join(
+                text("xproxy.passthrough.stage"),
+                _with("for ", get("tls.client.server_name")),
+                _with("after ", get("xproxy.passthrough.refusal")),
+                _with("until ", get("xproxy.passthrough.expires")),
+                _with("bytes ", get("network.bytes")),
             )
         case "starttls-refused":
             return f"answer {_local(text('xmpp.starttls.answer'))}"

@@ -64,6 +64,8 @@ def trusting(ca_file: Path | str, *, tls_version_max: ssl.TLSVersion | None = No
 
 
 Matches = Callable[[etree._Element], bool]
+Preface = Callable[[tuple[str, int], tuple[str, int]], bytes]
+"""Makes the first octets of a connection from our address and the peer's: a PROXY protocol header."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -80,14 +82,20 @@ class Client:
     mode: Mode = Mode.STARTTLS
     wait_seconds_max: float = WAIT_SECONDS_MAX
     answers_pings: bool = True
+    tls_name: str | None = attrs.field(default=attrs.Factory(lambda self: self.domain, takes_self=True))
+    """SNI, and what the context compares with if it checks names; None: neither."""
+    preface: Preface | None = None
+    limits: StreamLimits = LIMITS
 
     jid: str | None = attrs.field(init=False, default=None)  # full, once bound
     features: etree._Element | None = attrs.field(init=False, default=None)
     stream_id: str | None = attrs.field(init=False, default=None)
     sm: SmState | None = attrs.field(init=False, default=None)
+    sm_location: str | None = attrs.field(init=False, default=None)  # where to resume, by the server's wish
     backlog: deque[etree._Element] = attrs.field(init=False, factory=deque)  # stanzas that came unawaited
 
     _wire: Wire | None = attrs.field(init=False, default=None)
+    _opening: bytes = attrs.field(init=False, default=b"", repr=False)
     _credentials: tuple[str, str, str | None] | None = attrs.field(init=False, default=None, repr=False)
     _ids: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.count(1), repr=False)
 
@@ -111,6 +119,16 @@ class Client:
         return None if self._wire is None else self._wire.tls_version
 
     @property
+    def tls_object(self) -> ssl.SSLObject | None:
+        """TLS as the standard library has it, None in clear."""
+        return None if self._wire is None else self._wire.tls
+
+    @property
+    def opening(self) -> bytes:
+        """The first octets the peer sent in clear (``Wire.opening``)."""
+        return self._opening if self._wire is None else self._wire.opening
+
+    @property
     def mechanisms(self) -> tuple[str, ...]:
         """The SASL mechanisms the server offers, in its order."""
         offered = None if self.features is None else words.child(self.features, ns.SASL, "mechanisms")
@@ -125,34 +143,62 @@ class Client:
         """
         with self._patience("connecting"):
             await self.connect_only()
-            wire = self._connected()
             try:
                 if self.mode is Mode.DIRECT_TLS:
-                    await self._start_tls(wire)
-                await self._open_stream()
+                    await self.start_tls()
+                await self.open_stream()
                 if self.mode is Mode.STARTTLS:
-                    await wire.send(f"<starttls xmlns='{ns.TLS}'/>".encode())
-                    answer = await self._receive()
-                    if answer.tag != f"{{{ns.TLS}}}proceed":
-                        raise StreamFailed("starttls-refused")
-                    await self._start_tls(wire)
-                    await self._open_stream()
+                    await self.request_tls()
+                    await self.start_tls()
+                    await self.open_stream()
             except BaseException:
                 self.drop()
                 raise
 
-    async def connect_only(self) -> None:
-        """Open the connection and say nothing yet: for scripts that say something unusual."""
-        self._wire = Wire(await _connect(self.host, self.port), limits=LIMITS)
+    # The steps of ``connect``, for scripts that look at what is between them, or say something unusual.
 
-    async def _start_tls(self, wire: Wire) -> None:
+    async def connect_only(self) -> None:
+        """Open the connection; nothing is said yet but ``preface``.
+
+        Raises:
+            OSError: nobody listens.
+        """
+        self._wire = Wire(await _connect(self.host, self.port), limits=self.limits)
+        if self.preface is not None:
+            try:
+                header = self.preface(*self._wire.addresses)
+            except OSError:
+                raise Disconnected("connecting") from None
+            await self._send_raw(header)
+
+    async def open_stream(self) -> None:
+        """Send our header, read the server's and its features."""
+        with self._patience("opening the stream"):
+            await self._send_raw(words.stream_header(to=self.domain))
+            await self.expect_stream()
+
+    async def request_tls(self) -> None:
+        """Ask for STARTTLS and wait for the server to proceed.
+
+        Raises:
+            StreamFailed: with "starttls-refused".
+        """
+        with self._patience("asking for TLS"):
+            await self._send_raw(f"<starttls xmlns='{ns.TLS}'/>".encode())
+            answer = await self._receive()
+        if answer.tag != f"{{{ns.TLS}}}proceed":
+            raise StreamFailed("starttls-refused")
+
+    async def start_tls(self) -> None:
+        """Do the handshake.
+
+        Raises:
+            TlsRefused: it failed.
+        """
         if self.tls is None:
             raise TlsRefused("this client was given no TLS context")
-        await wire.start_tls(self.tls, server_side=False, name=self.domain)
-
-    async def _open_stream(self) -> None:
-        await self._send_raw(words.stream_header(to=self.domain))
-        await self.expect_stream()
+        with self._patience("making TLS"):
+            await self._connected().start_tls(self.tls, server_side=False, name=self.tls_name)
 
     def expect_restart(self) -> None:
         """The server's next byte begins a new stream. For scripts that do not use ``login``."""
@@ -191,7 +237,7 @@ class Client:
             except auth.SaslRefused as refused:
                 raise LoginFailed(refused.condition) from None
             self.expect_restart()
-            await self._open_stream()
+            await self.open_stream()
 
     async def _authenticate(self, exchange: auth.ClientExchange) -> None:
         while True:
@@ -316,6 +362,7 @@ class Client:
             raise ResumeFailed(words.condition_of(answer, ns.STANZA_ERRORS))
         can_resume = answer.get("resume") in ("true", "1")
         self.sm = SmState(answer.get("id") if can_resume else None)
+        self.sm_location = answer.get("location")
 
     async def request_ack(self) -> None:
         """Ask how much the server has and wait for the answer."""
@@ -353,6 +400,7 @@ class Client:
     def drop(self, *, reset: bool = False) -> None:
         """Lose the connection: no closing tag, no close_notify; RST instead of FIN if ``reset``."""
         wire, self._wire = self._connected(), None
+        self._opening = wire.opening
         wire.drop(reset=reset)
 
     async def close(self) -> None:
@@ -408,8 +456,7 @@ class Client:
         match await self._next():
             case FirstLevelElement(element=element):
                 if element.tag == f"{{{ns.STREAMS}}}error":
-                    text = words.text_of(words.child(element, ns.STREAM_ERRORS, "text"))
-                    raise StreamFailed(words.condition_of(element, ns.STREAM_ERRORS), text or None)
+                    raise _stream_failed(element)
                 return copy.deepcopy(element)  # the reader takes its own back
             case StreamEnd():
                 raise Disconnected("waiting: the stream was closed")
@@ -460,6 +507,13 @@ class Client:
                 self.sm.on_ack(h)
             except AckedTooMuch as too_much:
                 raise StreamFailed("handled-count-too-high", str(too_much)) from None
+
+
+def _stream_failed(error: etree._Element) -> StreamFailed:
+    condition = words.condition_of(error, ns.STREAM_ERRORS)
+    text = words.text_of(words.child(error, ns.STREAM_ERRORS, "text"))
+    content = words.text_of(words.child(error, ns.STREAM_ERRORS, condition))
+    return StreamFailed(condition, text or None, content=content.strip() or None)
 
 
 async def _connect(host: str, port: int) -> trio.SocketStream:

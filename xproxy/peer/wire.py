@@ -18,6 +18,7 @@ from xproxy.peer.errors import TlsRefused
 from xproxy.xmpp.stream import Item, NameBudget, StreamReader
 
 READ_BYTES_MAX: Final = 65_536
+OPENING_BYTES_MAX: Final = 64  # enough to tell HTTP, SMTP or SSH from XMPP
 CLOSE_SECONDS_MAX: Final = 2.0  # to send what is left and say close_notify to a peer that may not read any more
 
 
@@ -32,6 +33,27 @@ class Wire:
         self._items: deque[Item] = deque()
         self._unread = b""
         self._settled = False
+        self.opening = b""
+        """The first octets that came, at most OPENING_BYTES_MAX, in clear: what it is that is no XMPP."""
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Our address and port, and the peer's.
+
+        Raises:
+            OSError: the connection is gone.
+        """
+        sock = self._transport.socket
+        return sock.getsockname()[:2], sock.getpeername()[:2]
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """TLS as the standard library has it, for who asks about certificates and channel bindings; None in clear."""
+        if not isinstance(self._stream, trio.SSLStream):
+            return None
+        inner = self._stream._ssl_object  # trio passes on most of its methods, but not the chain
+        assert isinstance(inner, ssl.SSLObject)
+        return inner
 
     @property
     def is_secure(self) -> bool:
@@ -71,6 +93,8 @@ class Wire:
                 self._unread = bytes(await self._stream.receive_some(READ_BYTES_MAX))
                 if not self._unread:
                     return None
+                if not self.is_secure and len(self.opening) < OPENING_BYTES_MAX:
+                    self.opening += self._unread[: OPENING_BYTES_MAX - len(self.opening)]
             if self._settled:
                 data, self._unread = self._unread, b""
             else:

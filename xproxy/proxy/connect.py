@@ -1,25 +1,38 @@
-"""The TCP connection to the server."""
+"""The TCP connection to the server: the first candidate that answers, as RFC 8305 (happy eyeballs) has it.
 
+The next candidate is tried when one has failed, at once, or after 250 ms of silence; the others go on meanwhile. One
+deadline holds for everything, name look-ups included: clients give up as well, and an answer behind that is for nobody.
+"""
+
+import contextlib
 import errno
 import socket
-from collections.abc import Iterator
+from typing import Final
 
 import attrs
 import trio
 
 from xproxy.events.connection import UpstreamFailed, UpstreamFailure
+from xproxy.proxy.route import Asked, Candidate, NoCandidate, Route
 
-_UNREACHABLE = frozenset(
+ATTEMPT_DELAY_SECONDS: Final = 0.25
+"""RFC 8305 section 5: the recommended Connection Attempt Delay."""
+
+_UNSENT_BYTES: Final = 16_384
+"""More than this the kernel does not take for a server that reads slowly: its client feels it, and no buffer grows."""
+
+_UNREACHABLE: Final = frozenset(
     {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EACCES}
 )
 
 
 @attrs.frozen(kw_only=True)
-class Upstream:
-    """Where the server is, as configured."""
+class Connection:
+    """A connection to the server. Whoever gets it closes ``sock``."""
 
-    host: str
-    port: int
+    sock: socket.socket  # does not block
+    candidate: Candidate
+    seconds: float  # from the first look-up to the connection
 
 
 @attrs.define(eq=False)
@@ -29,57 +42,109 @@ class ConnectFailed(Exception):  # noqa: N818 - a fact for the session's task, w
     failure: UpstreamFailed
 
 
-async def open_upstream(upstream: Upstream, *, seconds_max: float) -> tuple[socket.socket, float]:
-    """Connect and return the non-blocking socket, which the caller closes, and the seconds it took.
-
-    All addresses of the host are tried, the next after 250 ms of silence (RFC 8305).
+async def open_upstream(route: Route, asked: Asked, *, seconds_max: float) -> Connection:
+    """Connect to the first server of ``route`` that answers.
 
     Raises:
         ConnectFailed: none answered within ``seconds_max``.
     """
     begun = trio.current_time()
+    race = _Race(route, asked)
     try:
-        with trio.fail_after(seconds_max):
-            stream = await trio.open_tcp_stream(upstream.host, upstream.port)
-    except (OSError, trio.TooSlowError) as error:
-        reason, code = _reason_of(error)
-        raise ConnectFailed(
-            UpstreamFailed(
-                host=upstream.host,
-                port=upstream.port,
-                reason=reason,
-                errno=code,
-                seconds=trio.current_time() - begun,
-            )
-        ) from error
-    sock = socket.socket(fileno=stream.socket.detach())
+        with trio.move_on_after(seconds_max) as deadline:
+            await race.run()
+    except BaseException:
+        race.close()
+        raise
+    seconds = trio.current_time() - begun
+    if race.winner is None:
+        raise ConnectFailed(race.failure(too_slow=deadline.cancelled_caught, seconds=seconds))
+    stream, candidate = race.winner
+    sock = socket.socket(fileno=stream.detach())
     sock.setblocking(False)
-    return sock, trio.current_time() - begun
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        with contextlib.suppress(OSError):  # gone again; asking for its name will say so
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    return Connection(sock=sock, candidate=candidate, seconds=seconds)
 
 
-def _reason_of(error: BaseException) -> tuple[UpstreamFailure, str | None]:
-    causes = list(_leaves(error))
-    for cause in causes:
-        if isinstance(cause, socket.gaierror):
-            return UpstreamFailure.UNKNOWN_HOST, None
-        if isinstance(cause, trio.TooSlowError):
-            return UpstreamFailure.TIMEOUT, None
-    codes = [cause.errno for cause in causes if isinstance(cause, OSError) and cause.errno is not None]
-    names = [errno.errorcode.get(code, str(code)) for code in codes]
-    if errno.ECONNREFUSED in codes:  # one address said so in words; another of the host may just be off
-        return UpstreamFailure.REFUSED, "ECONNREFUSED"
-    if errno.ETIMEDOUT in codes:
-        return UpstreamFailure.TIMEOUT, "ETIMEDOUT"
-    if _UNREACHABLE.intersection(codes):
-        return UpstreamFailure.UNREACHABLE, names[0]
-    return UpstreamFailure.OTHER, names[0] if names else None
+class _Race:
+    """The attempts of one session."""
 
+    def __init__(self, route: Route, asked: Asked) -> None:
+        self._route = route
+        self._asked = asked
+        self._tried: list[Candidate] = []
+        self._errors: list[OSError] = []
+        self._untried: list[NoCandidate] = []
+        self.winner: tuple[trio.socket.SocketType, Candidate] | None = None
 
-def _leaves(error: BaseException | None) -> Iterator[BaseException]:
-    """The errors behind ``error``: trio raises one OSError from the group of what each address answered."""
-    if isinstance(error, BaseExceptionGroup):
-        for each in error.exceptions:
-            yield from _leaves(each)
-    elif error is not None:
-        yield error
-        yield from _leaves(error.__cause__)
+    async def run(self) -> None:
+        """Return when one attempt has won or all have failed. Cancelled, nothing is left open but a winner."""
+        async with (
+            trio.open_nursery() as nursery,
+            contextlib.aclosing(self._route.candidates(self._asked)) as candidates,
+        ):
+            async for candidate in candidates:
+                if isinstance(candidate, NoCandidate):
+                    self._untried.append(candidate)
+                    continue
+                self._tried.append(candidate)
+                ended = trio.Event()
+                nursery.start_soon(self._attempt, candidate, ended, nursery.cancel_scope)
+                with trio.move_on_after(ATTEMPT_DELAY_SECONDS):
+                    await ended.wait()
+
+    def close(self) -> None:
+        """Nobody wants the winner any more."""
+        if self.winner is not None:
+            self.winner[0].close()
+
+    async def _attempt(self, candidate: Candidate, ended: trio.Event, race: trio.CancelScope) -> None:
+        address, port = candidate.address, candidate.port
+        try:
+            sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            try:
+                await sock.connect((address, port))
+            except BaseException:
+                sock.close()
+                raise
+        except OSError as error:
+            self._errors.append(error)
+            ended.set()
+            return
+        if self.winner is not None:  # two answered in the same moment
+            sock.close()
+            return
+        self.winner = sock, candidate
+        race.cancel()
+
+    def failure(self, *, too_slow: bool, seconds: float) -> UpstreamFailed:
+        """Return what became of it all: what a server said in so many words counts most."""
+        reason, code = self._reason(too_slow=too_slow)
+        places: list[Candidate | NoCandidate] = [*self._tried, *self._untried]
+        host, port = (places[0].host, places[0].port) if places else (self._asked.domain or "", 0)
+        return UpstreamFailed(
+            host=host,
+            port=port,
+            reason=reason,
+            errno=code,
+            seconds=seconds,
+            domain=self._asked.domain,
+            tried=len(self._tried),
+        )
+
+    def _reason(self, *, too_slow: bool) -> tuple[UpstreamFailure, str | None]:
+        codes = [error.errno for error in self._errors if error.errno is not None]
+        names = [errno.errorcode.get(code, str(code)) for code in codes]
+        if errno.ECONNREFUSED in codes:  # one address said so in words; another of the host may just be off
+            return UpstreamFailure.REFUSED, "ECONNREFUSED"
+        if too_slow:
+            return (UpstreamFailure.TIMEOUT if self._tried else UpstreamFailure.LOOKUP_TIMEOUT), None
+        if errno.ETIMEDOUT in codes:
+            return UpstreamFailure.TIMEOUT, "ETIMEDOUT"
+        if _UNREACHABLE.intersection(codes):
+            return UpstreamFailure.UNREACHABLE, names[0]
+        if self._untried and not self._errors:
+            return self._untried[0].reason, None
+        return UpstreamFailure.OTHER, names[0] if names else None

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from xproxy.events import EndOfInput, Side
+from xproxy.events.tls import TlsFailed
 from xproxy.proxy.seams import Recorder, SessionCore, VerifyUpstreamName
 from xproxy.xmpp.actions import Close, StartTls
 
@@ -33,22 +34,8 @@ class Hold(enum.IntFlag):
 class Leg:
     """One connection of a session. Its socket belongs to the session's task, which alone closes it."""
 
-    __slots__ = (
-        "backlog",
-        "core",
-        "ended",
-        "fd",
-        "flow",
-        "flushing",
-        "hold",
-        "peer",
-        "read",
-        "read_bytes",
-        "side",
-        "sock",
-        "stuck",
-        "write",
-    )  # fmt: skip
+    __slots__ = ("backlog", "core", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "peer", "read", "read_bytes",
+                 "side", "sock", "stuck", "write")  # fmt: skip
 
     core: SessionCore
     flow: "Flow"
@@ -63,6 +50,7 @@ class Leg:
         self.flushing = False  # a task is sending the backlog
         self.stuck = False  # nothing can be sent any more; what comes for this leg is dropped
         self.ended: EndOfInput | None = None
+        self.fin_sent = False  # nothing more goes out, what comes in is still read
         self.use(sock)
 
     def use(self, sock: socket.socket) -> None:
@@ -106,7 +94,18 @@ class Leg:
 class Flow:
     """One session: its two legs, its core, and a mailbox for its task."""
 
-    __slots__ = ("_news", "client", "close", "core", "recorder", "server", "starttls", "tick_ns", "verify_name")
+    __slots__ = (
+        "_news",
+        "client",
+        "close",
+        "core",
+        "given_up",
+        "recorder",
+        "server",
+        "starttls",
+        "tick_ns",
+        "verify_name",
+    )
 
     def __init__(
         self,
@@ -116,12 +115,14 @@ class Flow:
         client: Leg,
         server: Leg,
         verify_name: VerifyUpstreamName | None = None,
+        given_up: "Callable[[Leg, ssl.SSLError], TlsFailed | None] | None" = None,
     ) -> None:
         self.core = core
         self.recorder = recorder
         self.client = client
         self.server = server
         self.verify_name = verify_name
+        self.given_up = given_up  # what an alert from a peer means when TLS is up; None: nothing more than an end
         self.close: Close | None = None  # the first one counts
         self.starttls: StartTls | None = None
         self.tick_ns: int | None = None  # what the task waits for; the plane wakes it when the core wants less

@@ -15,6 +15,7 @@ from xproxy.config.address import HostPort
 from xproxy.errors import AddressProblem
 from xproxy.events import Endpoint
 from xproxy.events.connection import ConnectionRefused, RefusalReason
+from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.seams import Channel
 from xproxy.proxy.sockets import address_key, close_socket, endpoint_of
 from xproxy.xmpp.names import NameTally
@@ -111,8 +112,7 @@ class Admission:
     """A client that was let in. Whoever gets it calls ``leave`` once."""
 
     sock: socket.socket
-    client: Endpoint
-    listener: Endpoint
+    arrival: Arrival
     names: NameTally
     leave: Callable[[], None]
 
@@ -238,7 +238,7 @@ class Listener:
             return True
         leave = self._admissions.enter(client.ip)
         names = self._admissions.names_of(client.ip)
-        self._admit(Admission(sock=sock, client=client, listener=listener, names=names, leave=leave))
+        self._admit(Admission(sock=sock, arrival=Arrival.plain(client, listener), names=names, leave=leave))
         return True
 
     async def _exhausted(self, error: OSError) -> None:

@@ -36,7 +36,7 @@ from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import TLS_RECORD_BYTES, Flow, Hold, Leg
 from xproxy.proxy.seams import Channel
 from xproxy.record.recorder import Record
-from xproxy.tls.failures import UNEXPECTED_EOF
+from xproxy.tls.failures import UNEXPECTED_EOF, alert_in
 from xproxy.xmpp.actions import (
     Action,
     Close,
@@ -269,6 +269,8 @@ class _Turns:
             self.hold(leg, Hold.BUSY)
             self._wake(leg.flow)
             return
+        if self._given_up(leg, error, records, sends):
+            return
         truncated = is_unannounced(error) and not was_reset(leg.sock, error)
         how = EndOfInput.TRUNCATED if truncated else EndOfInput.RESET
         if not truncated and not is_reset(error):
@@ -278,6 +280,24 @@ class _Turns:
             self._ended(leg, how, records, sends)
         except Exception as failure:  # a bug of ours ends this session only
             self._break(leg.flow, failure)
+
+    def _given_up(self, leg: Leg, error: OSError, records: list[Record], sends: Sends) -> bool:
+        """The peer ended TLS with an alert: that is more than an end, and its name is worth a record."""
+        flow = leg.flow
+        if flow.given_up is None or not isinstance(error, ssl.SSLError) or alert_in(error) is None:
+            return False
+        try:
+            failure = flow.given_up(leg, error)
+            if failure is None:
+                return False
+            leg.ended = EndOfInput.RESET
+            self.hold(leg, Hold.ENDED)
+            self._wake(flow)
+            at_ns = self._wall_ns()
+            self._collect(flow, leg, flow.core.tls_failed(failure, at_ns), at_ns, records, sends)
+        except Exception as bug:  # a bug of ours ends this session only
+            self._break(flow, bug)
+        return True
 
     def _ended(self, leg: Leg, how: EndOfInput, records: list[Record], sends: Sends) -> None:
         if leg.stuck:  # a send failed before: the error was reported there, and reads as a plain end here

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import trio
@@ -13,12 +13,14 @@ from xproxy.config.sessions import SessionLimits
 from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
-from xproxy.proxy.connect import Upstream
 from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
+from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.relay import Relay, Surroundings
+from xproxy.proxy.route import Route
 from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
 from xproxy.proxy.secure import Contexts
+from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.proxy.sockets import close_socket, endpoint_of
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,6 @@ class ProxySettings:
     """What a proxy is told."""
 
     listen: tuple[HostPort, ...]
-    upstream: HostPort
     domain: str | None = None  # --domain: for direct TLS without a name that could be one
     limits: SessionLimits = attrs.Factory(SessionLimits)
 
@@ -41,6 +42,7 @@ class Proxy:
         self,
         settings: ProxySettings,
         *,
+        route: Route,
         channel: Channel,
         recorder: Recorder,
         new_recorder: NewRecorder,
@@ -48,15 +50,20 @@ class Proxy:
         new_trace_id: Callable[[], str],
         wall_ns: Callable[[], int],
         contexts: Contexts | None = None,
+        passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
+        passed: Sequence[socket.socket] = (),
     ) -> None:
         """Prepare a proxy.
 
-        ``recorder`` makes the records of events that belong to no session, ``new_recorder`` one for each session from
-        its trace id. ``new_session`` makes the core. ``contexts`` is for TLS; without it TLS fails on every session.
-        ``wall_ns`` is the UTC time in ns.
+        ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
+        session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
+        is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
+        ``wall_ns`` is the UTC time in ns. ``passed``: listening, non-blocking sockets that others opened, in place of
+        ``settings.listen``; ``serve`` closes them.
         """
         self._settings = settings
+        self._passed = list(passed)
         self._limits = settings.limits
         self._channel = channel
         self._recorder = recorder
@@ -66,12 +73,13 @@ class Proxy:
         self._plane = plane if plane is not None else new_plane(channel=channel, wall_ns=wall_ns)
         self._surroundings = Surroundings(
             limits=settings.limits,
-            upstream=Upstream(host=settings.upstream.host, port=settings.upstream.port),
+            route=route,
             channel=channel,
             plane=self._plane,
             contexts=contexts,
             domain=settings.domain,
             own_names=frozenset(address.host.lower() for address in settings.listen),
+            passthrough=passthrough,
             new_session=new_session,
             wall_ns=wall_ns,
         )
@@ -82,7 +90,7 @@ class Proxy:
         )
         self._relays: set[Relay] = set()
         self._draining = trio.Event()
-        self._at_once = trio.Event()
+        self._drain_scope = trio.CancelScope()  # around the wait for sessions that end by themselves
         self._names_full = False
 
     @property
@@ -91,17 +99,40 @@ class Proxy:
         return self._names_full
 
     @property
+    def names(self) -> int:
+        """How many XML names libxml2 keeps; ``names_total_max`` is its limit."""
+        return _names_total()
+
+    @property
     def sessions(self) -> int:
         """How many sessions there are now."""
         return self._admissions.count
 
-    def drain(self) -> None:
-        """Accept no more; let sessions end by themselves for ``drain_seconds``, then drop them. Again: drop them now.
+    def snapshots(self) -> Iterator[SessionSnapshot]:
+        """Yield each session as it stands; one that ends meanwhile is left out, one that begins is not waited for."""
+        for relay in list(self._relays):
+            if relay in self._relays:
+                yield relay.snapshot()
 
-        ``serve`` returns when the last session is gone.
+    @property
+    def is_draining(self) -> bool:
+        """Whether no more sessions are accepted, for the proxy is to end."""
+        return self._draining.is_set()
+
+    @property
+    def drain_seconds_left(self) -> float | None:
+        """How long the sessions still have; None: it does not drain."""
+        return max(0.0, self._drain_scope.deadline - trio.current_time()) if self.is_draining else None
+
+    def drain(self, seconds: float | None = None) -> None:
+        """Accept no more; let sessions end by themselves for ``seconds`` (``drain_seconds``), then drop them.
+
+        Again: with ``seconds``, that is their time from now on; without, they are dropped now. ``serve`` returns when
+        the last session is gone.
         """
-        if self._draining.is_set():
-            self._at_once.set()
+        if self.is_draining and seconds is None:
+            seconds = 0.0
+        self._drain_scope.deadline = trio.current_time() + (self._limits.drain_seconds if seconds is None else seconds)
         self._draining.set()
 
     async def serve(self, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]] = trio.TASK_STATUS_IGNORED) -> int:
@@ -112,7 +143,7 @@ class Proxy:
         Raises:
             AddressProblem: an address cannot be listened on.
         """
-        listeners = open_listeners(self._settings.listen)
+        listeners = self._passed or open_listeners(self._settings.listen)
         try:
             addresses = tuple(endpoint_of(sock.getsockname()) for sock in listeners)
             async with trio.open_nursery() as planes:
@@ -155,8 +186,7 @@ class Proxy:
             surroundings=self._surroundings,
             recorder=self._new_recorder(self._new_trace_id()),
             sock=admission.sock,
-            client=admission.client,
-            listener=admission.listener,
+            arrival=admission.arrival,
             names=admission.names,
         )
         self._relays.add(relay)
@@ -168,15 +198,8 @@ class Proxy:
 
     async def _let_sessions_end(self) -> int:
         """Wait for the sessions; drop those that do not end in time, and return their number."""
-        with trio.move_on_after(self._limits.drain_seconds):
-            async with trio.open_nursery() as nursery:
-
-                async def stop_waiting_when(condition: Callable[[], Awaitable[None]]) -> None:
-                    await condition()
-                    nursery.cancel_scope.cancel()
-
-                nursery.start_soon(stop_waiting_when, self._admissions.nobody_left)
-                nursery.start_soon(stop_waiting_when, self._at_once.wait)
+        with self._drain_scope:
+            await self._admissions.nobody_left()
         dropped = len(self._relays)
         for relay in list(self._relays):
             relay.abort()

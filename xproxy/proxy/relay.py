@@ -16,32 +16,38 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import EndOfInput, Endpoint, Event, Side
+from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
     ConnectionClosed,
     ConnectionStalled,
     DirectionTotals,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
     UpstreamFailure,
 )
 from xproxy.events.proxy import LimitReached
-from xproxy.events.tls import StarttlsInjection, TlsFailed
-from xproxy.proxy.connect import ConnectFailed, Upstream, open_upstream
+from xproxy.events.tls import StarttlsInjection, TlsFailed, TlsFailure, TlsPassthrough
+from xproxy.jid import JidError, enforce_domainpart
+from xproxy.proxy.arrival import Arrival
+from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
+from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.plane import Plane
-from xproxy.proxy.seams import Channel, NewSession, Recorder, SessionCore
-from xproxy.proxy.secure import Contexts, SecureFailed, Securing
+from xproxy.proxy.route import Asked, Route
+from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
+from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
+from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
 from xproxy.tls.failures import HandshakeRefused, failure_of
@@ -70,12 +76,13 @@ class Surroundings:
     """What every session of a proxy shares."""
 
     limits: SessionLimits
-    upstream: Upstream
+    route: Route
     channel: Channel
     plane: Plane
     contexts: Contexts | None  # None: TLS fails on every session
     domain: str | None  # --domain: the name for direct TLS without one
     own_names: frozenset[str]  # hosts of our own listeners, lower case
+    passthrough: PassthroughMemory | None = None  # None: nobody is let through undecrypted
     new_session: NewSession
     wall_ns: Callable[[], int]
 
@@ -87,28 +94,41 @@ class Relay:
         self,
         *,
         surroundings: Surroundings,
-        recorder: Recorder,
+        recorder: SessionNotes,
         sock: socket.socket,
-        client: Endpoint,
-        listener: Endpoint,
+        arrival: Arrival,
         names: NameTally,
     ) -> None:
-        """Take over ``sock``, just accepted from ``client`` at ``listener``; ``names`` are those of its address."""
+        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address."""
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
         self._wall_ns = surroundings.wall_ns
         self._recorder = recorder
         self._sock = sock
-        self._client = client
-        self._listener = listener
+        self._arrival = arrival
         self._names = names
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
         self._identity: UpstreamIdentity | None = None
-        self._direct = False
+        self._securing: Securing | None = None
+        self._passed_on: TlsPassthrough | None = None
+        self._mode = LegMode.CLEAR
         self._scope = trio.CancelScope()  # everything before the end
+
+    def snapshot(self) -> SessionSnapshot:
+        """Return how the session stands now, from what is counted anyway."""
+        return snapshot_of(
+            known=self._recorder.known(),
+            way=self._arrival.way.value,
+            age_ns=self._wall_ns() - self._accepted_at_ns,
+            sock=self._sock,
+            core=self._core,
+            flow=self._flow,
+            passed_on=self._passed_on is not None,
+            at_ns=self._wall_ns(),
+        )
 
     def abort(self) -> None:
         """End the session now, for the proxy is shutting down."""
@@ -117,7 +137,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._client, listener=self._listener))
+            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
@@ -137,56 +157,101 @@ class Relay:
 
     async def _session(self) -> None:
         tune(self._sock, keepalive_seconds=self._limits.keepalive_seconds)
-        mode = await self._first_byte()
-        if mode is None:
+        direct = await self._first_byte()
+        if direct is None:
             return
-        self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
+        asked = Asked(direct=direct, destination=self._arrival.destination)
         try:
-            server, seconds = await open_upstream(self._around.upstream, seconds_max=self._limits.connect_seconds_max)
+            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
         except ConnectFailed as failed:
             self._note(failed.failure)
             self._close(CloseCause.UPSTREAM_FAILED)
             return
+        server = connection.sock
+        self._mode = mode = LegMode.of(direct=direct, server=connection.candidate.tls)
         self._flow = flow = Flow(
-            core=core,
+            core=self._ensure_core(),
             recorder=self._recorder,
             client=Leg(Side.CLIENT, self._sock),
             server=Leg(Side.SERVER, server),
             verify_name=self._verify_name,
+            given_up=self._given_up,
         )
         tune(server, keepalive_seconds=self._limits.keepalive_seconds)
-        try:
-            peer = endpoint_of(server.getpeername())
-        except OSError as error:  # it took the connection and reset it at once
-            self._note(
-                UpstreamFailed(
-                    host=self._around.upstream.host,
-                    port=self._around.upstream.port,
-                    reason=UpstreamFailure.OTHER,
-                    errno=errno.errorcode.get(error.errno or 0),
-                    seconds=seconds,
-                )
-            )
-            self._close(CloseCause.UPSTREAM_FAILED)
+        if not self._connected(connection, asked):
             return
-        self._note(
-            UpstreamConnected(
-                host=self._around.upstream.host,
-                server=peer,
-                local=endpoint_of(server.getsockname()),
-                seconds=seconds,
-            )
-        )
         async with trio.open_nursery() as nursery:
-            if mode is LegMode.DIRECT_TLS:
-                await self._secure(flow, direct=True, domain=self._around.domain)
-            if flow.close is None:
-                self._start_reading(flow)
+            await self._begin(flow, mode)
             await self._oversee(flow, nursery)
             nursery.cancel_scope.cancel()
 
-    async def _first_byte(self) -> LegMode | None:
-        """Look at what the client begins with. None: the session is over."""
+    async def _begin(self, flow: Flow, mode: LegMode) -> None:
+        """Read what speaks first; where TLS comes first, see to that."""
+        match mode:
+            case LegMode.CLEAR:
+                self._start_reading(flow.client, flow.server)
+            case LegMode.CLEAR_TO_DIRECT | LegMode.CLEAR_TO_PLAIN:
+                self._start_reading(flow.client)
+            case LegMode.DIRECT_TLS | LegMode.DIRECT_TO_PLAIN:
+                await self._secure(flow, self._new_securing(flow, self._around.domain))
+            case LegMode.DIRECT_TO_CLEAR:
+                await self._open_server_stream(flow)
+            case _:
+                assert_never(mode)
+
+    async def _open_server_stream(self, flow: Flow) -> None:
+        """Have the core lead the server into TLS, for the domain that the client's hello asks for."""
+        securing = self._new_securing(flow, self._around.domain)
+        try:
+            with trio.fail_after(self._limits.handshake_seconds_max):
+                domain = await securing.look()
+            if domain is None:
+                nothing = HandshakeRefused(TlsFailure.NO_NAME, "the client asks for no domain and none is configured")
+                raise SecureFailed(securing.failure(nothing))
+        except trio.TooSlowError:
+            self._tls_failed(flow, securing.failure(TimeoutError()))
+        except SecureFailed as failed:
+            self._tls_failed(flow, failed.event)
+        else:
+            now = self._wall_ns()
+            self._plane.carry_out(flow, flow.core.open_server_stream(in_letters(domain), now), now)
+            self._start_reading(flow.server)
+
+    def _connected(self, connection: Connection, asked: Asked) -> bool:
+        """Say to whom we are connected; False: it was over at once."""
+        sock, candidate = connection.sock, connection.candidate
+        try:
+            server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+        except OSError as error:  # it took the connection and reset it at once
+            self._note(
+                UpstreamFailed(
+                    host=candidate.host,
+                    port=candidate.port,
+                    reason=UpstreamFailure.OTHER,
+                    errno=errno.errorcode.get(error.errno or 0),
+                    seconds=connection.seconds,
+                    domain=asked.domain,
+                )
+            )
+            self._close(CloseCause.UPSTREAM_FAILED)
+            return False
+        self._note(
+            UpstreamConnected(
+                host=candidate.host,
+                server=server,
+                local=local,
+                seconds=connection.seconds,
+                tls=candidate.tls,
+                via=candidate.via,
+                domain=asked.domain,
+                priority=candidate.priority,
+                weight=candidate.weight,
+            )
+        )
+        return True
+
+    async def _first_byte(self) -> bool | None:
+        """Look at what the client begins with; tell whether that is TLS. None: the session is over."""
         with trio.move_on_after(self._limits.first_byte_seconds_max) as waiting:
             await trio.lowlevel.wait_readable(self._sock)
         if waiting.cancelled_caught:
@@ -205,38 +270,58 @@ class Relay:
             self._note(UnsupportedTransport(looks_like=looks_like))
             self._close(CloseCause.UNSUPPORTED_TRANSPORT)
             return None
-        return LegMode.DIRECT_TLS if transport is Transport.TLS else LegMode.CLEAR
+        return transport is Transport.TLS
 
     def _first_end(self, how: EndOfInput) -> None:
         """The client left without a word."""
         self._carry_out(self._ensure_core().end_of_input(Side.CLIENT, how, self._wall_ns()))
 
-    def _start_reading(self, flow: Flow) -> None:
-        for leg in (flow.client, flow.server):
+    def _start_reading(self, *legs: Leg) -> None:
+        for leg in legs:
             self._plane.release(leg, Hold.SET_UP)
 
-    async def _secure(self, flow: Flow, *, direct: bool, domain: str | None) -> None:
-        """TLS on both legs, told to the core step by step; on failure the core says Close."""
-        self._direct = direct
-        securing = Securing(
+    def _new_securing(self, flow: Flow, domain: str | None) -> Securing:
+        self._securing = securing = Securing(
             flow=flow,
             contexts=self._around.contexts,
             limits=self._limits,
-            direct=direct,
+            direct=self._mode.is_direct,
+            server_tls=self._mode.server_tls,
             domain=domain,
             own_names=self._around.own_names,
+            passthrough=self._around.passthrough,
+            client_address=self._arrival.client.ip,
         )
+        return securing
+
+    async def _secure(self, flow: Flow, securing: Securing) -> None:
+        """TLS on the legs that get it, told to the core step by step; on failure the core says Close."""
+        has_server_tls = self._mode.server_tls is not ServerTls.NONE
         try:
             with trio.fail_after(self._limits.handshake_seconds_max):
-                for secure_leg in (securing.secure_server, securing.secure_client):
+                for secure_leg in (securing.secure_server, securing.secure_client)[not has_server_tls :]:
                     facts = await secure_leg()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
             self._identity = securing.identity
+        except PassedOn as passed:
+            self._passed_on = passed.event
+            now = self._wall_ns()
+            self._plane.carry_out(flow, flow.core.tls_passed_on(passed.event, now), now)
         except trio.TooSlowError:
             self._tls_failed(flow, securing.failure(TimeoutError()))
         except SecureFailed as failed:
             self._tls_failed(flow, failed.event)
+        if flow.close is None:
+            self._start_reading(flow.client, flow.server)
+
+    def _given_up(self, leg: Leg, error: ssl.SSLError) -> TlsFailed | None:
+        """What an alert says that came when TLS was up. A client may refuse our certificate as late as that."""
+        if self._securing is None:
+            return None
+        event = self._securing.given_up(error, leg.side)
+        self._securing.learn(event)
+        return event
 
     def _verify_name(self, wanted: VerifyName) -> TlsFailed | None:
         """Compare the server's certificate with the name of a stream that came later."""
@@ -250,7 +335,7 @@ class Relay:
             return failure_of(
                 error,
                 Side.SERVER,
-                direct=self._direct,
+                direct=self._mode.server_tls is ServerTls.DIRECT,
                 seconds=trio.current_time() - begun,
                 server_name=wanted.domain,
                 certificate=identity.certificate,
@@ -260,6 +345,8 @@ class Relay:
     def _tls_failed(self, flow: Flow, event: TlsFailed | StarttlsInjection) -> None:
         now = self._wall_ns()
         if isinstance(event, TlsFailed):
+            if self._securing is not None:
+                self._securing.learn(event)
             self._plane.carry_out(flow, flow.core.tls_failed(event, now), now)
         else:
             self._note(event)
@@ -271,11 +358,12 @@ class Relay:
         """Do what the plane leaves to the task, until the core or both peers have ended the session."""
         legs = (flow.client, flow.server)
         while flow.close is None and not all(leg.ended for leg in legs):
+            if self._passed_on is not None:
+                _pass_on_fins(flow)
             if not self._send_what_waits(flow, nursery) and flow.starttls is not None:
                 starttls, flow.starttls = flow.starttls, None
-                await self._secure(flow, direct=False, domain=starttls.domain)
-                if flow.close is None:
-                    self._start_reading(flow)
+                # With direct TLS the hello has been looked at, before the server was led into TLS.
+                await self._secure(flow, self._securing or self._new_securing(flow, starttls.domain))
                 continue
             now = self._wall_ns()
             tick_ns = flow.tick_ns = flow.core.next_tick_ns
@@ -417,7 +505,13 @@ class Relay:
 
     def _note_end(self) -> None:
         try:
-            self._note(self._closed())
+            closed = self._closed()
+            if self._securing is not None and self._core is not None and self._core.left_at_certificate:
+                self._securing.learn_refusal(TlsFailure.CLOSED.value)
+            if self._passed_on is not None:
+                sent, received = closed.from_client.bytes, closed.from_server.bytes
+                self._note(end_event(self._passed_on, from_client_bytes=sent, from_server_bytes=received))
+            self._note(closed)
         except Exception as error:  # a bug of ours must not end the others' sessions
             log.error("the last record of a session is lost: %s", frames_of(error))
 
@@ -442,7 +536,7 @@ class Relay:
 
     def _ensure_core(self) -> SessionCore:
         if self._core is None:
-            self._core = self._around.new_session(LegMode.CLEAR, self._accepted_at_ns, self._names)
+            self._core = self._around.new_session(self._mode, self._accepted_at_ns, self._names)
         return self._core
 
     def _carry_out(self, actions: list[Action]) -> None:
@@ -457,6 +551,14 @@ class Relay:
 
     def _note(self, event: Event) -> None:
         self._around.channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+def in_letters(domain: str) -> str:
+    """Return ``domain``, from a ClientHello, as a stream header has it: in U-labels (RFC 7622 section 3.2.1)."""
+    try:
+        return enforce_domainpart(domain)
+    except JidError:
+        return domain
 
 
 class _Taken(enum.Enum):
@@ -478,6 +580,15 @@ class _Stall:
     def next_at(self) -> float:
         """The next time to say something about it."""
         return self.since + (self._limits.stall_seconds_max if self.warned else self._limits.stall_seconds_warn)
+
+
+def _pass_on_fins(flow: Flow) -> None:
+    """Tell a peer that the other one sends no more, as it would hear without us: we cannot say close_notify here."""
+    for leg in (flow.client, flow.server):
+        if leg.peer.ended is EndOfInput.CLOSE_NOTIFY and not leg.backlog and not leg.fin_sent:
+            leg.fin_sent = True
+            with contextlib.suppress(OSError):  # it is gone, and reading from it will say so
+                leg.sock.shutdown(socket.SHUT_WR)
 
 
 async def _send_close_notify(tls: ssl.SSLSocket) -> None:

@@ -5,9 +5,10 @@ from typing import Protocol
 
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed
-from xproxy.events.tls import TlsEstablished, TlsFailed
+from xproxy.events.tls import TlsEstablished, TlsFailed, TlsPassthrough
+from xproxy.record.document import Document
 from xproxy.record.recorder import Record
-from xproxy.xmpp.actions import Action, LegMode, VerifyName
+from xproxy.xmpp.actions import Action, LegMode, Progress, VerifyName
 from xproxy.xmpp.names import NameTally
 
 
@@ -15,12 +16,19 @@ class SessionCore(Protocol):
     """What decides about one session: ``xproxy.xmpp.session.Session``."""
 
     next_tick_ns: int | None
+    left_at_certificate: bool  # the client went without a word inside TLS
 
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take bytes."""
 
+    def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
+        """The server begins in clear and the client with TLS, asking for ``domain``."""
+
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
         """TLS is up on a leg; the server's is told first."""
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
+        """There will be no TLS of ours: everything is relayed as it comes."""
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
         """TLS failed on a leg."""
@@ -35,7 +43,10 @@ class SessionCore(Protocol):
         """The proxy ends the session."""
 
     def closed(self, at_ns: int) -> ConnectionClosed:
-        """Both legs are gone."""
+        """Both legs are gone, or the totals so far are asked for: nothing changes by it."""
+
+    def progress(self) -> Progress:
+        """How far the session has come."""
 
 
 class Recorder(Protocol):
@@ -43,6 +54,13 @@ class Recorder(Protocol):
 
     def record(self, event: Event, at_ns: int) -> Record:
         """Return the record of ``event``, seen at ``at_ns`` (UTC ns)."""
+
+
+class SessionNotes(Recorder, Protocol):
+    """Makes the records of one session: ``xproxy.record.SessionRecorder``."""
+
+    def known(self) -> Document:
+        """Return what its records say of the session by now: who, from where, how far proven."""
 
 
 class Channel(Protocol):
@@ -60,5 +78,5 @@ class Channel(Protocol):
 
 
 NewSession = Callable[[LegMode, int, NameTally], SessionCore]  # mode, time of accept, names of the client's address
-NewRecorder = Callable[[str], Recorder]  # trace id
+NewRecorder = Callable[[str], SessionNotes]  # trace id
 VerifyUpstreamName = Callable[[VerifyName], TlsFailed | None]

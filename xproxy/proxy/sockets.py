@@ -5,6 +5,7 @@ import errno
 import ipaddress
 import socket
 import struct
+import sys
 from typing import Any, Final
 
 import trio
@@ -46,6 +47,21 @@ def tune(sock: socket.socket, *, keepalive_seconds: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             raise
+
+
+def seconds_since_data(sock: socket.socket) -> float | None:
+    """Return how long ago the peer last sent something; None where the system does not say."""
+    if not hasattr(socket, "TCP_INFO"):
+        return None
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.stop)
+    except OSError:
+        return None
+    found = info[_LAST_DATA_RECEIVED]
+    return int.from_bytes(found, sys.byteorder) / 1_000 if len(found) == 4 else None
+
+
+_LAST_DATA_RECEIVED: Final = slice(52, 56)  # struct tcp_info of <linux/tcp.h>: tcpi_last_data_recv, in ms
 
 
 def close_socket(sock: socket.socket, *, abruptly: bool = False) -> None:

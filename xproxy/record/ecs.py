@@ -93,6 +93,7 @@ from xproxy.events.tls import (
     StarttlsStripped,
     TlsEstablished,
     TlsFailed,
+    TlsPassthrough,
 )
 from xproxy.record.document import Facts, Value, ip_of, timestamp
 
@@ -166,6 +167,8 @@ SHAPES: Final[dict[type[Event], Shape]] = {
             "destination.port",
             "xproxy.upstream.local.ip",
             "xproxy.upstream.local.port",
+            "xproxy.upstream.tls",
+            "xproxy.upstream.via",
             "event.duration",
         ),
         _OK,
@@ -173,7 +176,7 @@ SHAPES: Final[dict[type[Event], Shape]] = {
     UpstreamFailed: Shape(
         _NETWORK,
         ("connection", "end"),
-        ("destination.address", "destination.port", "event.reason", "event.duration"),
+        ("destination.address", "destination.port", "event.reason", "event.duration", "xproxy.upstream.tried"),
         _NO,
     ),
     UnsupportedTransport: Shape(_NETWORK, ("connection", "denied"), ("xproxy.first_bytes",), _NO),
@@ -185,6 +188,19 @@ SHAPES: Final[dict[type[Event], Shape]] = {
         _PROTOCOL,
         ("xproxy.leg", "tls.established", "event.reason", "error.code", "event.duration"),
         _NO,
+    ),
+    TlsPassthrough: Shape(
+        ("network", "intrusion_detection"),
+        ("protocol", "allowed"),
+        (
+            "xproxy.tls.passthrough",
+            "xproxy.tls.ja4",
+            "xproxy.tls.direct",
+            "xproxy.passthrough.stage",
+            "xproxy.passthrough.refusal",
+            "xproxy.passthrough.refused",
+            "xproxy.passthrough.expires",
+        ),
     ),
     StarttlsRequested: Shape(_NETWORK, _PROTOCOL, ("xmpp.starttls.trailing_whitespace_bytes",)),
     StarttlsRefused: Shape(_NETWORK, _PROTOCOL, ("xmpp.starttls.answer",), _NO),
@@ -426,6 +442,13 @@ def facts_of(event: Event) -> Facts:
                 **server_facts(event.host, event.server),
                 "xproxy.upstream.local.ip": event.local.ip,
                 "xproxy.upstream.local.port": event.local.port,
+                "xproxy.upstream.tls": event.tls.value,
+                "xproxy.upstream.via": event.via.value,
+                "xmpp.domain": event.domain,
+                "xproxy.upstream.priority": event.priority,
+                "xproxy.upstream.weight": event.weight,
+                "xproxy.upstream.proxy_protocol": event.proxy_protocol,
+                "xproxy.upstream.probe": event.probe or None,
             }
         case UpstreamFailed():
             return {
@@ -438,6 +461,9 @@ def facts_of(event: Event) -> Facts:
                 "destination.port": event.port,
                 "server.address": event.host,
                 "server.port": event.port,
+                "xmpp.domain": event.domain,
+                "xproxy.upstream.tried": event.tried,
+                "xproxy.upstream.refusing": event.refusing or None,
             }
         case UnsupportedTransport():
             return {"event.outcome": "failure", "xproxy.first_bytes": event.looks_like}
@@ -473,6 +499,25 @@ def facts_of(event: Event) -> Facts:
                 "xproxy.tls.alert": event.alert,
                 "xproxy.tls.alpn_offered": event.alpn,
                 "xproxy.tls.ja4": event.ja4,
+                "xproxy.tls.after_handshake": event.after_handshake or None,
+            }
+        case TlsPassthrough():
+            sent, received = event.from_client_bytes, event.from_server_bytes
+            return {
+                "xproxy.tls.passthrough": True,
+                "xproxy.tls.direct": event.direct,
+                "xproxy.tls.ja4": event.ja4,
+                "xproxy.tls.alpn_offered": event.alpn,
+                "tls.client.server_name": event.server_name,
+                "xproxy.passthrough.stage": event.stage,
+                "xproxy.passthrough.refusal": event.refusal,
+                "xproxy.passthrough.refused": timestamp(event.refused_at_ns),
+                "xproxy.passthrough.expires": timestamp(event.expires_at_ns),
+                "source.bytes": sent,
+                "client.bytes": sent,
+                "destination.bytes": received,
+                "server.bytes": received,
+                "network.bytes": None if sent is None or received is None else sent + received,
             }
         case StarttlsRequested():
             return {"xmpp.starttls.trailing_whitespace_bytes": event.trailing_whitespace}
@@ -842,6 +887,8 @@ def facts_of(event: Event) -> Facts:
             return {
                 "event.outcome": "success" if event.problem is None else "failure",
                 "xproxy.config.changed": event.what,
+                "xproxy.control.uid": event.by_uid,
+                "xproxy.control.pid": event.by_pid,
                 "error.message": event.problem,
             }
         case LimitReached():

@@ -25,7 +25,7 @@ from xproxy.events.delegates import delegates_of
 from xproxy.events.sasl import SaslStarted, SaslSucceeded
 from xproxy.events.session import ResourceBound, SessionEstablished
 from xproxy.events.stream import StreamOpened
-from xproxy.events.tls import TlsEstablished
+from xproxy.events.tls import TlsEstablished, TlsPassthrough
 from xproxy.jid import Jid
 from xproxy.record.document import Document, Facts, Value, timestamp, write_facts
 from xproxy.record.ecs import SHAPES, client_facts, dataset_of, facts_of, level_name, server_facts
@@ -91,6 +91,12 @@ class SessionRecorder:
         self._number += 1
         return _record(event, at_ns, f"{self._trace_id}-{self._number}", self._template, cover)
 
+    def known(self) -> Document:
+        """Return what every record of the session says of it, covered as in records; the caller's own."""
+        document: Document = {}
+        write_facts(document, self._known if self._cover is None else self._cover.apply(self._known))
+        return document
+
     def _learn(self, event: Event) -> None:
         match event:
             case ConnectionAccepted():
@@ -109,6 +115,10 @@ class SessionRecorder:
                         "xproxy.tls.ja4": event.ja4,
                     }
                 )
+                if event.server_name is not None and self._to is None:
+                    self._know({"destination.domain": event.server_name, "server.domain": event.server_name})
+            case TlsPassthrough():
+                self._know({"xproxy.tls.passthrough": True, "xproxy.tls.ja4": event.ja4})
                 if event.server_name is not None and self._to is None:
                     self._know({"destination.domain": event.server_name, "server.domain": event.server_name})
             case StreamOpened(sent_by=Side.CLIENT):

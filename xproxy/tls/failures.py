@@ -101,6 +101,21 @@ _CLOSED: Final = frozenset({UNEXPECTED_EOF, "SSL_HANDSHAKE_FAILURE_EOF"})
 _CLOSED_DETAIL: Final = "the peer closed the connection during the handshake"
 
 
+# What an alert about our certificate usually means, for whoever has to do something about it.
+_REFUSALS: Final = {
+    "unknown_ca": "the client does not know the authority that signed our certificate: have it trust our CA",
+    "bad_certificate": "the client does not accept our certificate: not trusted, not for this name, or another pinned",
+    "certificate_unknown": "the client does not accept our certificate: not trusted, or another one is pinned",
+    "certificate_expired": "our certificate is out of date by the client's clock",
+    "certificate_revoked": "the client holds our certificate to be revoked",
+    "unsupported_certificate": "our certificate is of a kind that the client does not take",
+    "bad_certificate_status_response": "the client wants a proof of validity (OCSP) that our certificate does not have",
+}
+_CLOSED_AT_CERTIFICATE: Final = (
+    "the client closed the connection when it was shown our certificate; many do so when they do not trust it"
+)
+
+
 def classify(verify_code: int) -> tuple[TlsFailure, str]:
     """Return the failure that OpenSSL's X.509 ``verify_code`` is, and its verdict ("expired", "self-signed" ...)."""
     failure = _VERIFY_CODES.get(verify_code, TlsFailure.CERTIFICATE_INVALID)
@@ -116,14 +131,20 @@ def failure_of(
     hello: ClientHello | None = None,
     server_name: str | None = None,
     certificate: CertificateFacts | None = None,
+    after_handshake: bool = False,
 ) -> TlsFailed:
     """Return the event for ``exc``, met while making TLS on ``leg``.
 
     Understood: ``ssl.SSLError`` and other ``OSError``, ``EOFError``, ``TimeoutError``, ``HandshakeRefused``,
     ``HelloIncomplete`` (the peer ended within it), ``HelloMalformed``; anything else is ``other`` with its type.
     ``server_name``: the name in use; without it the hello's. ``certificate``: the one shown or refused, if known.
+    ``after_handshake``: our side of it was done.
     """
     reason, alert, detail = _read(exc, leg)
+    if reason is TlsFailure.CLIENT_REJECTED_CERTIFICATE:
+        detail = _REFUSALS.get(alert or "", detail)
+    elif reason is TlsFailure.CLOSED and leg is Side.CLIENT and certificate is not None:
+        detail = _CLOSED_AT_CERTIFICATE
     if server_name is None and hello is not None:
         server_name = hello.server_name
     return TlsFailed(
@@ -136,8 +157,14 @@ def failure_of(
         alpn=hello.alpn[:ALPN_NAMES_MAX] if hello else (),
         ja4=hello.ja4 if hello else None,
         certificate=certificate,
+        after_handshake=after_handshake,
         seconds=seconds,
     )
+
+
+def alert_in(exc: BaseException) -> str | None:
+    """Return the name, as in RFC 8446 section 6, of the alert that ``exc`` says the peer sent; None: it says none."""
+    return _alert_of(_reason_of(exc)) if isinstance(exc, ssl.SSLError) else None
 
 
 def _read(exc: BaseException, leg: Side) -> tuple[TlsFailure, str | None, str | None]:

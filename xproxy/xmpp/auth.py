@@ -99,6 +99,7 @@ class Authentication:
         self._offers: dict[str, SaslOffered] = {}
         self._legs: dict[Side, TlsEstablished] = {}
         self._domain: str | None = None
+        self.mechanism: str | None = None  # of the last attempt
         self.succeeded = False
         self.security_layer = False  # DIGEST-MD5 with integrity or confidentiality: ciphertext follows
         self.challenged_at_ns: int | None = None  # the client has the word since then
@@ -128,6 +129,7 @@ class Authentication:
     def forget(self) -> None:
         """Drop what was learnt in clear (RFC 6120 section 5.4.3.3); attempts go on being counted."""
         self._offers = {}
+        self.mechanism = None
         self._attempt = None
         self._overlapped = False
         self.challenged_at_ns = None
@@ -278,7 +280,7 @@ class Authentication:
         """Begin an attempt with a mechanism as ``sent``; say what is odd about that."""
         self._count += 1
         self.challenged_at_ns = None
-        mechanism = sent if _NAME.fullmatch(sent) else _NO_NAME
+        mechanism = self.mechanism = sent if _NAME.fullmatch(sent) else _NO_NAME
         # RFC 6120 section 6.4.2: the server drops the handshake that is under way. It may have judged it already.
         self._overlapped = self.in_progress
         attempt = self._attempt = _Attempt(

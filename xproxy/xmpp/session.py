@@ -24,6 +24,9 @@ the name budget and the byte totals.
 **The end.** A direction that ended behind its closing tag leaves the other open for ``close_seconds_max``; any other
 end is passed on at once and in kind, because an invented clean end would destroy a resumable session (XEP-0198).
 
+**Our own part.** Where TLS does not begin alike on both legs (``LegMode``), one peer speaks with us up to TLS, as
+``negotiate`` has it, and the other is not read. Nothing of it is forwarded. When TLS is up, all is as above.
+
 Component and s2s streams, legacy and SASL2 logins are recognised as far as is needed not to disturb them.
 """
 
@@ -60,10 +63,24 @@ from xproxy.events.tls import (
     StarttlsStripped,
     TlsEstablished,
     TlsFailed,
+    TlsPassthrough,
 )
 from xproxy.jid import Jid
 from xproxy.xmpp import auth, negotiate, ns, sasl2
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName, Wake
+from xproxy.xmpp.actions import (
+    Action,
+    Close,
+    Forward,
+    LegMode,
+    Observe,
+    Pause,
+    Progress,
+    Resume,
+    Send,
+    StartTls,
+    VerifyName,
+    Wake,
+)
 from xproxy.xmpp.auth import Authentication
 from xproxy.xmpp.bind import Binding
 from xproxy.xmpp.evidence import CHALLENGE_SECONDS_MAX
@@ -72,7 +89,7 @@ from xproxy.xmpp.names import NameTally
 from xproxy.xmpp.redact import safe_name
 from xproxy.xmpp.s2s import dialback_result
 from xproxy.xmpp.sm import StreamManagement, unsigned
-from xproxy.xmpp.stanza import element_text, read_conditions
+from xproxy.xmpp.stanza import element_text, keyed_hash, read_conditions
 from xproxy.xmpp.stream import (
     FirstLevelElement,
     Item,
@@ -107,10 +124,12 @@ _SILENCE_NS: Final = int(CHALLENGE_SECONDS_MAX * _NS_PER_SECOND)
 class Phase(enum.Enum):
     """How far a session has come."""
 
+    OWN_PART = "own-part"  # one peer is led into TLS by us, the other waits
     NEGOTIATING = "negotiating"  # streams, features, login, binding; in clear or inside TLS
     STARTTLS_ASKED = "starttls-asked"  # the client is paused, the server has the word
     SECURING = "securing"  # both legs paused, handshakes under way
     ESTABLISHED = "established"  # stanzas flow
+    PASSED_ON = "passed-on"  # relayed undecrypted: nothing is looked at
     CLOSING = "closing"  # one peer ended behind its closing tag
     CLOSED = "closed"  # the relay was told to close
 
@@ -124,6 +143,7 @@ class _Step(enum.Enum):
     REFUSE_TLS = enum.auto()
     SECURED = enum.auto()
     READY = enum.auto()
+    PASS_ON = enum.auto()
     HALF_ENDED = enum.auto()
     CLOSE = enum.auto()
 
@@ -133,12 +153,24 @@ _NEXT: Final = {
     (Phase.NEGOTIATING, _Step.ASK_TLS): Phase.STARTTLS_ASKED,
     (Phase.STARTTLS_ASKED, _Step.PROCEED): Phase.SECURING,
     (Phase.STARTTLS_ASKED, _Step.REFUSE_TLS): Phase.NEGOTIATING,
+    (Phase.OWN_PART, _Step.PROCEED): Phase.SECURING,
     (Phase.SECURING, _Step.SECURED): Phase.NEGOTIATING,
+    (Phase.SECURING, _Step.PASS_ON): Phase.PASSED_ON,
     (Phase.NEGOTIATING, _Step.READY): Phase.ESTABLISHED,
     (Phase.NEGOTIATING, _Step.HALF_ENDED): Phase.CLOSING,
     (Phase.STARTTLS_ASKED, _Step.HALF_ENDED): Phase.CLOSING,
     (Phase.ESTABLISHED, _Step.HALF_ENDED): Phase.CLOSING,
     **{(phase, _Step.CLOSE): Phase.CLOSED for phase in Phase},
+}
+
+
+_FIRST_PHASE: Final = {
+    LegMode.CLEAR: Phase.NEGOTIATING,
+    LegMode.DIRECT_TLS: Phase.SECURING,
+    LegMode.CLEAR_TO_DIRECT: Phase.OWN_PART,
+    LegMode.CLEAR_TO_PLAIN: Phase.OWN_PART,
+    LegMode.DIRECT_TO_CLEAR: Phase.OWN_PART,
+    LegMode.DIRECT_TO_PLAIN: Phase.SECURING,
 }
 
 
@@ -248,7 +280,8 @@ class Session:
 
         ``strangers`` counts new XML names until the login, together with all others of the client's address.
 
-        With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``.
+        With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``, with
+        ``DIRECT_TO_PLAIN`` on the client's alone, and with ``DIRECT_TO_CLEAR`` it calls ``open_server_stream`` first.
         """
         names = NameBudget(limits, strangers)
         self._names = names
@@ -257,7 +290,13 @@ class Session:
         self._debug = policy.debug_events
         self._client = _Direction(Side.CLIENT, StreamReader(limits=limits, names=names))
         self._server = _Direction(Side.SERVER, StreamReader(limits=limits, names=names))
-        self._phase: Phase = Phase.SECURING if mode is LegMode.DIRECT_TLS else Phase.NEGOTIATING
+        self._phase: Phase = _FIRST_PHASE[mode]
+        self._own: negotiate.Receiving | negotiate.Initiating | None = None
+        if mode in (LegMode.CLEAR_TO_DIRECT, LegMode.CLEAR_TO_PLAIN):
+            # Unpredictable, and the same in a replay with the same key.
+            self._own = negotiate.Receiving(keyed_hash(policy.correlation_key, "stream", str(at_ns)))
+        elif mode is LegMode.DIRECT_TO_CLEAR:
+            self._own = negotiate.Initiating()
         self._begun_at_ns = at_ns
         self._auth = Authentication(server_text=policy.server_text, key=policy.correlation_key, memory=self._memory)
         self._sm = StreamManagement(
@@ -274,6 +313,8 @@ class Session:
         self._stream_error = False
         self._success_at_ns: int | None = None  # the login succeeded, and the client has not begun its next stream
         self._handshake_at_ns: int | None = None  # a component's
+        self._silent_since: tuple[int, int] | None = None  # TLS is up on the client leg: octets so far, and when
+        self.left_at_certificate = False  # the client went without a word inside TLS: it may not accept our certificate
         self._refused_at_ns: int | None = None  # the server sent what is no XML to us, and perhaps not to the client
         self._cause: CloseCause | None = None
         self._initiator: Side | None = None
@@ -304,7 +345,7 @@ class Session:
                 self._element(direction, item, at_ns)
             else:
                 self._item(direction, item, at_ns)
-            if self._phase is _CLOSED:
+            if self._cause is not None:  # closed
                 return self._taken()
         if reader.fed_whole:
             direction.last_item = None
@@ -314,8 +355,21 @@ class Session:
             return [Forward(data)]
         return self._taken(data)
 
+    def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
+        """With ``LegMode.DIRECT_TO_CLEAR``: the client's hello asks for ``domain``; lead the server into TLS."""
+        assert isinstance(self._own, negotiate.Initiating), self._phase
+        if self._over():
+            return []
+        self.domain = domain
+        self._traffic.know(domain=domain)
+        # The client waits for its own handshake meanwhile, and will not do so for ever.
+        self._end_due_ns = at_ns + int(self._policy.own_part_seconds_max * _NS_PER_SECOND)
+        self._arm()
+        self._then.append(Send(Side.SERVER, self._own.begin(domain)))
+        return self._taken()
+
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
-        """TLS is up on the leg that ``facts`` name; the server leg is reported first."""
+        """TLS is up on the leg that ``facts`` name; the server leg, if it gets TLS, is reported first."""
         assert self._phase is Phase.SECURING, self._phase
         self._observe(facts)
         self._auth.secured(facts)
@@ -325,10 +379,27 @@ class Session:
         else:
             self._begin_inside_tls()
             self._step(_Step.SECURED)
+            self._silent_since = self._client.bytes, at_ns
+        return self._taken()
+
+    def tls_passed_on(self, facts: TlsPassthrough, at_ns: int) -> list[Action]:
+        """There will be no TLS of ours: the client's and the server's go through as they come, and so does the rest.
+
+        The server ends sessions that do not log in, as it does without us; here nobody can tell.
+        """
+        assert self._phase is Phase.SECURING, self._phase
+        self._observe(facts)
+        self._begin_inside_tls()
+        self._step(_Step.PASS_ON)
+        self._client.opaque = self._server.opaque = True
+        self._end_due_ns = None
+        self.next_tick_ns = None
         return self._taken()
 
     def tls_failed(self, failure: TlsFailed, at_ns: int) -> list[Action]:
-        """A handshake failed, or the server's certificate does not cover the stream's ``to``."""
+        """A handshake failed, a peer gave TLS up, or the server's certificate does not cover the stream's ``to``."""
+        if self._over():
+            return []
         self._observe(failure)
         self._close(CloseCause.TLS_FAILED, failure.leg, EndOfInput.TRUNCATED)
         return self._taken()
@@ -346,24 +417,55 @@ class Session:
                 self._item(direction, item, at_ns)
             if self._over():
                 return self._taken()
+        if self._phase is Phase.PASSED_ON:
+            return self._end_passed_on(side, how, at_ns, is_first=not again and other.end is None)
         if direction.closing_tag and not again and not other.closing_tag and other.end is None:
             if self._phase is not Phase.CLOSING:
                 self._step(_Step.HALF_ENDED)
             self._end_due_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
             self._arm()
             return self._taken()
+        if direction is self._client and other.end is None:
+            self._judge_silence(how, at_ns)
         if direction is self._client and self.established and not direction.closing_tag:
             gone = self._traffic.client_gone(at_ns, other.last_stanza(), other.last_at_ns, self._refused_at_ns)
             self._observe_all(gone)
         self._close(self._cause_of_end(direction, other), self._first_closing or side, how)
         return self._taken()
 
+    def _judge_silence(self, how: EndOfInput, at_ns: int) -> None:
+        """A client that goes when TLS is up, without a word inside it, may have judged our certificate only then.
+
+        COMPAT(Node.js, 18 and later): its TLS looks at the verdict behind the handshake and closes without an alert.
+        """
+        if self._silent_since is None or how is EndOfInput.RESET:
+            return
+        octets, since_ns = self._silent_since
+        if self._client.bytes == octets:
+            self.left_at_certificate = True
+            self._observe(_silence("left-after-tls", at_ns - since_ns))
+
+    def _end_passed_on(self, side: Side, how: EndOfInput, at_ns: int, *, is_first: bool) -> list[Action]:
+        """The end of a TLS we cannot see into: behind a FIN the answer of the other side may be under way."""
+        if is_first and how is EndOfInput.CLOSE_NOTIFY:
+            self._first_closing = side
+            self._end_due_ns = at_ns + int(self._policy.close_seconds_max * _NS_PER_SECOND)
+            self._arm()
+        else:
+            self._close_passed_on(self._first_closing or side, how)
+        return self._taken()
+
+    def _close_passed_on(self, first: Side, how: EndOfInput) -> None:
+        self._close(CloseCause.CLIENT_ENDED if first is Side.CLIENT else CloseCause.SERVER_ENDED, first, how)
+
     def tick(self, at_ns: int) -> list[Action]:
         """The time ``next_tick_ns`` has come."""
         if self.next_tick_ns is None or at_ns < self.next_tick_ns or self._over():
             return []
         if self._end_due_ns is not None and self._end_due_ns <= at_ns:
-            if self._phase is Phase.CLOSING:
+            if self._phase is Phase.PASSED_ON and self._first_closing is not None:
+                self._close_passed_on(self._first_closing, EndOfInput.TRUNCATED)
+            elif self._phase is Phase.CLOSING:
                 cause = CloseCause.STREAM_ERROR if self._stream_error else CloseCause.STREAM_CLOSED
                 self._close(cause, self._first_closing, EndOfInput.TRUNCATED)
             else:
@@ -423,6 +525,10 @@ class Session:
             from_server=self._server.totals(at_ns),
         )
 
+    def progress(self) -> Progress:
+        """How far the session has come, for whoever looks on."""
+        return Progress(phase=self._phase.value, mechanism=self._auth.mechanism)
+
     @property
     def phase(self) -> Phase:
         """How far the session has come."""
@@ -431,6 +537,8 @@ class Session:
     # Feeding until the session is established -------------------------------------------------------------------
 
     def _receive_exactly(self, direction: _Direction, data: bytes, at_ns: int) -> list[Action]:
+        if self._phase is Phase.OWN_PART:
+            return self._receive_own(direction, data, at_ns)
         done = 0
         for piece in pieces(data):
             for item in self._feed_exactly(direction, piece):
@@ -480,6 +588,66 @@ class Session:
         items += reader.feed(bytes(held))
         held.clear()
         return items
+
+    def _receive_own(self, direction: _Direction, data: bytes, at_ns: int) -> list[Action]:
+        """Answer the peer that is ours to lead into TLS. Nothing of what it says is forwarded."""
+        done = 0
+        for piece in pieces(data):
+            done += len(piece)
+            for item in self._feed_exactly(direction, piece):
+                self._own_item(direction, item, at_ns)
+                if self._over():
+                    return self._taken()
+                if self._phase is Phase.SECURING:
+                    return self._leave_own_part(direction, data[done:])
+        return self._taken()
+
+    def _own_item(self, direction: _Direction, item: Item, at_ns: int) -> None:
+        own = self._own
+        assert own is not None
+        if not isinstance(item, StreamHeader | FirstLevelElement | StreamEnd):
+            self._item(direction, item, at_ns)  # it has broken a rule, and that ends it
+            return
+        name = str(item.element.tag) if isinstance(item, FirstLevelElement) else None
+        if name is not None:
+            direction.last_name, direction.last_at_ns = name, at_ns
+        if name not in (negotiate.STARTTLS, negotiate.PROCEED, negotiate.FAILURE):
+            self._item(direction, item, at_ns)
+            if self._over():
+                return
+        answer = own.answer(item)
+        if answer.data:
+            self._then.append(Send(direction.side, answer.data))
+        if answer.then is negotiate.Then.SECURE:
+            self._step(_Step.PROCEED)
+        elif answer.then is negotiate.Then.END:
+            self._end_own_part(direction, answer.refused)
+
+    def _end_own_part(self, direction: _Direction, refused: str | None) -> None:
+        """The peer did not let itself be led into TLS."""
+        if refused is None or self._stream_error:
+            cause = CloseCause.STREAM_ERROR if self._stream_error else CloseCause.STREAM_CLOSED
+        elif direction is self._client:
+            self._observe(StreamViolation(sent_by=Side.CLIENT, kind=refused, offset=direction.reader.offset))
+            cause = CloseCause.STREAM_VIOLATION
+        else:
+            self._observe(StarttlsRefused(answer=refused))
+            cause = CloseCause.TLS_FAILED
+        self._close(cause, direction.side, EndOfInput.TRUNCATED)
+
+    def _leave_own_part(self, direction: _Direction, leftover: bytes) -> list[Action]:
+        """What stands behind ``<starttls/>`` and ``<proceed/>`` is judged as it is between two peers."""
+        if direction is self._client:
+            tolerated = negotiate.is_tolerated_behind_starttls(leftover)
+            self._observe(StarttlsRequested(trailing_whitespace=len(leftover) if tolerated else 0))
+        else:
+            tolerated = not leftover
+        if not tolerated:
+            self._then.clear()
+            return self._injected(direction.side, len(leftover))
+        self._end_due_ns = self._begun_at_ns + int(self._policy.negotiation_seconds_max * _NS_PER_SECOND)
+        self._then += [Pause(direction.side), StartTls(domain=self.domain)]
+        return self._taken()
 
     def _hold_client(self, data: bytes, done: int) -> list[Action]:
         """Behind ``<starttls/>``: a little whitespace goes on to the server, anything else is an injection."""

@@ -1,0 +1,428 @@
+"""A real ``xproxy run``, asked and told by the real commands."""
+
+import json
+import os
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from tests.support.canary import Canary
+from tests.support.peer import DOMAIN, PASSWORDS, Trust, make_trust
+from tests.support.proxy_process import ProxyProcess, action, actions, at, only, running_xproxy
+from xproxy.control.client import ControlClient
+from xproxy.peer.client import Client, Mode, trusting
+from xproxy.peer.server import Server
+
+pytestmark = pytest.mark.slow
+
+USER = next(iter(PASSWORDS))
+
+
+@attrs.frozen
+class Outcome:
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+
+@attrs.define(eq=False)
+class Rig:
+    """A running proxy before an embedded server."""
+
+    proxy: ProxyProcess
+    server: Server
+
+    def client(self, mode: Mode = Mode.STARTTLS) -> Client:
+        trust = trusting(self.proxy.ca_file)
+        return Client(host="127.0.0.1", port=self.proxy.port, domain=DOMAIN, tls=trust, mode=mode)
+
+    async def ask(self, *arguments: str) -> Outcome:
+        command = [sys.executable, "-m", "xproxy", *arguments, "--state", str(self.proxy.state)]
+        with trio.fail_after(60):
+            done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert "Traceback" not in outcome.err, outcome.err
+        return outcome
+
+
+@pytest.fixture
+def canary() -> Canary:
+    made = Canary()
+    for user, password in PASSWORDS.items():
+        made.register(f"password of {user}", password)
+    return made
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> Trust:
+    (tmp_path / "server").mkdir()
+    return make_trust(tmp_path / "server")
+
+
+@pytest.fixture
+def proxies() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+@asynccontextmanager
+async def before_a_server(
+    stack: ExitStack, directory: Path, trust: Trust, canary: Canary, *arguments: str
+) -> AsyncIterator[Rig]:
+    """The proxy is stopped, and judged, when ``stack`` is closed."""
+    server = Server(domain=DOMAIN, passwords=PASSWORDS, tls=trust.server)
+    async with trio.open_nursery() as nursery:
+        upstream = await nursery.start(server.serve)
+        proxy = stack.enter_context(
+            running_xproxy(
+                directory / "proxy", *arguments, canary=canary, upstream=str(upstream), upstream_ca=trust.mint.ca_file
+            )
+        )
+        yield Rig(proxy=proxy, server=server)
+        nursery.cancel_scope.cancel()
+
+
+async def test_sessions_say_who_how_far_and_how_much(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        async with rig.client() as bound, await trio.open_tcp_stream("127.0.0.1", rig.proxy.port):
+            jid = await bound.enter(USER, PASSWORDS[USER], "desk", mechanism="SCRAM-SHA-1")
+            rig.proxy.wait_record("session-established")
+            listed = (await rig.ask("sessions", "--sort", "phase")).document
+            assert (listed["total"], listed["passthrough"]) == (2, [])
+            row, silent = listed["sessions"]
+            accepted = rig.proxy.wait_record("connection-accepted")
+            connected = rig.proxy.wait_record("upstream-connected")
+            assert row["trace_id"] == accepted["trace"]["id"]
+            assert row["client"] == f"127.0.0.1:{accepted['client']['port']}"
+            assert row["listener"] == f"127.0.0.1:{rig.proxy.port}"
+            assert row["upstream"] == f"127.0.0.1:{connected['server']['port']}"
+            assert (row["way_in"], row["upstream_verify"]) == ("plain", "ok")
+            assert (row["jid"], row["jid_source"], row["domain"]) == (jid, "bind-result", DOMAIN)
+            assert (row["phase"], row["tls"], row["mechanism"]) == (
+                "established",
+                {"client": "1.3", "server": "1.3"},
+                "SCRAM-SHA-1",
+            )
+            assert row["from_client"]["stanzas"] >= 1
+            assert row["from_client"]["bytes"] > 500
+            assert row["to_client"]["waiting_bytes"] == row["to_server"]["waiting_bytes"] == 0
+            assert 0 <= row["idle_seconds"] <= row["age_seconds"] < 60
+            assert (silent["phase"], silent["jid"], silent["mechanism"]) == ("first-byte", None, None)
+            assert silent["from_client"] == {"bytes": 0, "stanzas": 0, "errors": 0}
+            assert len((await rig.ask("sessions", "--limit", "1")).document["sessions"]) == 1
+            await bound.close()
+        closed = rig.proxy.wait_record("connection-closed", where=lambda record: at(record, "xmpp.jid") == jid)
+        assert closed["trace"]["id"] == row["trace_id"]
+
+
+@pytest.mark.parametrize("mode", ["pseudonym", "omit"])
+async def test_what_records_may_not_hold_is_not_shown(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack, mode: str
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary, "--identities", mode) as rig, rig.client() as client:
+        await client.enter(USER, PASSWORDS[USER], "desk")
+        rig.proxy.wait_record("session-established")
+        outcome = await rig.ask("sessions")
+        (row,) = outcome.document["sessions"]
+        status = await rig.ask("status")
+        assert USER not in outcome.out + status.out
+        assert "desk" not in outcome.out
+        assert "127.0.0.1" not in outcome.out
+        assert ("127.0.0.1" in status.out) == (mode == "pseudonym")  # the proxy's own; omit leaves out these too
+        assert status.document["identities"] == mode
+        established = rig.proxy.wait_record("session-established")
+        assert row["jid"] == at(established, "xmpp.jid")
+        assert (row["jid"] is None) == (mode == "omit")
+        assert row["domain"] == DOMAIN
+        await client.close()
+
+
+async def test_the_level_of_the_log_is_set_recorded_and_comes_back_with_a_reload(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        assert (await rig.ask("log-level")).document == {"level": "info", "configured": "info"}
+        await chat(rig)
+        assert "stanza-relayed" not in actions(rig.proxy.records())
+        changed = await rig.ask("log-level", "debug")
+        assert (changed.code, changed.document) == (0, {"level": "debug", "was": "info", "configured": "info"})
+        record = rig.proxy.wait_record("config-changed")
+        assert record["xproxy"]["config"]["changed"] == ["log-level"]
+        assert record["xproxy"]["control"]["uid"] == os.geteuid()
+        assert record["xproxy"]["control"]["pid"] not in (os.getpid(), rig.proxy.process.pid)
+        assert record["event"]["outcome"] == "success"
+        await chat(rig)
+        rig.proxy.wait_record("stanza-relayed")
+        assert (await rig.ask("reload")).document["reloaded"] == ["log-file", "certificates", "log-level"]
+        assert (await rig.ask("log-level")).document["level"] == "info"
+        assert (await rig.ask("log-level", "loud")).code == 2
+
+
+async def chat(rig: Rig) -> None:
+    async with rig.client(Mode.DIRECT_TLS) as client:
+        after = rig.proxy.mark()
+        await client.enter(USER, PASSWORDS[USER], "desk")
+        await client.ping()
+        await client.close()
+        rig.proxy.wait_record("connection-closed", after=after)
+
+
+async def test_a_reload_says_what_it_could_not_read(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    leaf = trust.mint.leaf(DOMAIN, label="again")
+    files = ("--cert", str(leaf.certificate), "--key", str(leaf.key))
+    async with before_a_server(proxies, tmp_path, trust, canary, *files) as rig:
+        leaf.certificate.write_text("broken")
+        outcome = await rig.ask("reload")
+        assert outcome.code == 1
+        assert outcome.document["reloaded"] == ["log-file", "log-level"]
+        (problem,) = outcome.document["problems"]
+        assert problem["what"] == "certificates"
+        assert "holds no certificate" in problem["problem"]
+        asked = rig.proxy.wait_record("config-changed", where=lambda record: at(record, "xproxy.control.pid"))
+        assert asked["xproxy"]["config"]["changed"] == ["reload"]
+
+
+async def test_a_drain_ends_the_proxy_in_form(tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig, rig.client() as client:
+        await client.enter(USER, PASSWORDS[USER], "desk")
+        rig.proxy.wait_record("session-established")
+        begun = (await rig.ask("drain", "--seconds", "600")).document
+        assert begun["sessions"] == 1
+        assert 500 < begun["seconds"] <= 600
+        assert (await rig.ask("status")).document["state"] == "draining"
+        assert len((await rig.ask("sessions")).document["sessions"]) == 1
+        with pytest.raises(OSError, match="connect"):
+            await trio.open_tcp_stream("127.0.0.1", rig.proxy.port)
+        assert (await rig.ask("drain")).document["sessions"] == 1  # said again without a time, nothing changes
+        outcome = await rig.ask("drain", "--seconds", "0.2", "--wait")
+        assert (outcome.code, outcome.document["ended"]) == (0, True)
+        assert rig.proxy.process.wait(5) == 0
+    records = rig.proxy.records()
+    stopped = records[-1]
+    assert (action(stopped), stopped["event"]["reason"]) == ("proxy-stopped", "drain")
+    assert stopped["xproxy"]["sessions_aborted"] == 1
+    assert only(records, "connection-closed")["event"]["reason"] == "shutdown"
+    drains = [record for record in records if at(record, "xproxy.config.changed") == ["drain"]]
+    assert len(drains) == 3
+    assert all(at(record, "xproxy.control.uid") == os.geteuid() for record in drains)
+    assert not (rig.proxy.state / "control.sock").exists()
+    late = await rig.ask("status")
+    assert late.code == 3
+    assert "no xproxy runs with the state directory" in late.err
+
+
+async def test_with_nobody_connected_the_answer_to_a_drain_still_comes(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        outcome = await rig.ask("drain", "--wait")
+        assert (outcome.code, outcome.document["sessions"]) == (0, 0)
+        assert rig.proxy.process.wait(5) == 0
+
+
+async def test_status_is_green_and_says_what_runs(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        outcome = await rig.ask("status")
+        document = outcome.document
+        assert (outcome.code, document["health"], document["problems"]) == (0, "green", [])
+        assert document["pid"] == rig.proxy.process.pid
+        assert document["listeners"] == [f"127.0.0.1:{rig.proxy.port}"]
+        assert document["journal"]["ok"] is True
+        assert document["journal"]["entries"] >= 2
+        assert document["log"]["path"] == str(rig.proxy.log_file)
+        assert document["descriptors"]["now"] > 5
+        assert 10_000_000 < document["resident_bytes"] < 1_000_000_000
+
+
+async def test_status_is_red_where_the_log_cannot_be_written(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary, "--log", "/dev/full") as rig:
+        outcome = await rig.ask("status")
+        for _ in range(100):
+            if outcome.code != 0:
+                break
+            outcome = await rig.ask("status")
+        assert outcome.code == 1
+        assert outcome.document["problems"] == ["/dev/full cannot be written: No space left on device"]
+        rig.proxy.kill()
+
+
+async def test_sighup_and_sigterm_still_do_what_they_did(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        await rig.ask("log-level", "debug")
+        rig.proxy.signal(signal.SIGHUP)
+        rig.proxy.wait_record("config-changed", where=lambda record: not at(record, "xproxy.control"))
+        assert (await rig.ask("log-level")).document["level"] == "info"
+
+
+async def test_a_second_proxy_does_not_take_the_socket_of_the_first(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        second = await rig.ask("run", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:9")
+        assert second.code == 3
+        assert "is being written by process" in second.err
+        assert (await rig.ask("status")).document["pid"] == rig.proxy.process.pid
+
+
+async def test_after_a_crash_the_next_one_takes_its_place(tmp_path: Path, trust: Trust, canary: Canary) -> None:
+    with ExitStack() as first:
+        async with before_a_server(first, tmp_path, trust, canary) as rig:
+            rig.proxy.kill()
+            dead = await rig.ask("status")
+            assert dead.code == 3
+            assert "has ended without a goodbye" in dead.err
+    (tmp_path / "proxy" / "log.jsonl").rename(tmp_path / "log.before")
+    (tmp_path / "proxy" / "ready").unlink()
+    with ExitStack() as second:
+        async with before_a_server(second, tmp_path, trust, canary) as rig:
+            assert (await rig.ask("status")).code == 0
+
+
+async def test_a_thousand_sessions_are_listed_while_the_relay_goes_on(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig, rig.client() as client:
+        await client.enter(USER, PASSWORDS[USER], "desk")
+        held = [await trio.open_tcp_stream("127.0.0.1", rig.proxy.port) for _ in range(999)]
+        try:
+            control = ControlClient(rig.proxy.state)
+            await all_are_in(control, 1_000)
+            took: list[float] = []
+            done = trio.Event()
+
+            async def list_them() -> None:
+                begun = trio.current_time()
+                listed = await trio.to_thread.run_sync(lambda: control.get("/v1/sessions", {"sort": "bytes"}))
+                took.append(trio.current_time() - begun)
+                assert (listed["total"], len(listed["sessions"])) == (1_000, 1_000)
+                assert listed["sessions"][0]["jid"]
+                done.set()
+
+            pings: list[float] = []
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(list_them)
+                while not done.is_set():
+                    begun = trio.current_time()
+                    await client.ping()
+                    pings.append(trio.current_time() - begun)
+            print(f"1000 sessions listed in {took[0] * 1e3:.0f} ms; meanwhile {len(pings)} round trips, "
+                  f"the longest {max(pings) * 1e3:.1f} ms")  # fmt: skip
+            shown = await rig.ask("sessions", "--limit", "5")
+            assert len(shown.document["sessions"]) == 5
+        finally:
+            for stream in held:
+                await stream.aclose()
+        await client.close()
+
+
+async def all_are_in(control: ControlClient, count: int) -> None:
+    with trio.fail_after(20):
+        while True:
+            status = await trio.to_thread.run_sync(lambda: control.get("/v1/status"))
+            if status["sessions"]["now"] == count:
+                return
+            await trio.sleep(0.01)
+
+
+# What a person sees -------------------------------------------------------------------------------------------------
+
+
+STYLE = re.compile(r"\x1b\[[\d;]*m")
+
+
+def on_a_terminal(*arguments: str, seconds: float | None = None, columns: int = 220) -> str:
+    """Run a command on a pseudo terminal; with ``seconds`` until it is interrupted."""
+    master, slave = pty.openpty()
+    environment = {**os.environ, "COLUMNS": str(columns), "LINES": "30", "TERM": "xterm", "NO_COLOR": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "xproxy", *arguments], stdin=slave, stdout=slave, stderr=slave, env=environment
+    )
+    os.close(slave)
+    if seconds is not None:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+    output = bytearray()
+    while True:
+        try:
+            chunk = os.read(master, 65_536)
+        except OSError:  # EIO: the other end is closed
+            break
+        if not chunk:
+            break
+        output += chunk
+    process.wait(30)
+    os.close(master)
+    return STYLE.sub("", output.decode(errors="replace"))
+
+
+async def test_a_person_gets_tables_and_sentences(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig, rig.client() as client:
+        jid = await client.enter(USER, PASSWORDS[USER], "desk")
+        rig.proxy.wait_record("session-established")
+        state = ("--state", str(rig.proxy.state))
+
+        async def see(*arguments: str, **options: Any) -> str:
+            return await trio.to_thread.run_sync(lambda: on_a_terminal(*arguments, *state, **options))
+
+        table = await see("sessions")
+        assert all(word in table for word in (jid, "bound", "established", "1.3/1.3", "who says", "1 session"))
+        narrow = await see("sessions", columns=80)
+        assert "listener" not in narrow
+        assert "established" in narrow
+        watched = await see("sessions", "--watch", "--interval", "0.2", seconds=4.0)
+        assert watched.count(jid) >= 2
+        assert "\x1b[?1049h" in watched  # the alternate screen
+        assert "\x1b[?1049l" in watched  # and back
+        assert "\x1b[2J" not in watched.partition("\x1b[?1049h")[2]  # never cleared: it would flicker
+        status = await see("status")
+        assert "green  xproxy" in status
+        assert "level info" in status
+        assert "info -> debug; info comes back with the next reload or restart" in await see("log-level", "debug")
+        assert "read again: log-file, certificates, log-level" in await see("reload")
+        drained = await see("drain", "--seconds", "0.2", "--wait")
+        assert "draining: 1 sessions have 0 s" in drained
+        assert "the proxy has ended" in drained
+
+
+def test_piped_watching_is_a_line_of_json_each(tmp_path: Path, trust: Trust, canary: Canary) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        upstream = f"127.0.0.1:{server.getsockname()[1]}"
+        with running_xproxy(tmp_path / "proxy", canary=canary, upstream=upstream) as proxy:
+            command = ["sessions", "--watch", "--interval", "0.1", "--state", str(proxy.state)]
+            with subprocess.Popen([sys.executable, "-m", "xproxy", *command], stdout=subprocess.PIPE) as watching:
+                assert watching.stdout is not None
+                lines = [json.loads(watching.stdout.readline()) for _ in range(3)]
+                watching.send_signal(signal.SIGINT)
+                assert watching.wait(10) == 130
+            assert [line["total"] for line in lines] == [0, 0, 0]

@@ -1,0 +1,272 @@
+"""The control socket of a running proxy: HTTP/1.1 (h11) over AF_UNIX, JSON in and out.
+
+**Who may.** The socket is 0600 in the state directory, and who connects is asked for by the kernel (SO_PEERCRED): the
+user that the proxy runs as, and root. Everybody else gets 403, and a record says that he tried.
+
+**One request a connection.** The answer says ``Connection: close``; what is pipelined behind a request is not read. So
+there is no state between requests, and what one client does wrong concerns nobody else. A request must arrive within
+``request_seconds_max``, its body within ``request_bytes_max``; an answer must be taken in the same time. Above
+``connections_max`` connections the answer is 503 at once, without a word being read.
+
+**When.** The socket is made when the journal's lock is held: so one that is there already is that of a process which
+died, and is replaced. It answers while the proxy drains and is closed before the journal is: what it changes is in
+the log. The file is removed at the end, if it is still ours.
+"""
+
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+import orjson
+import trio
+
+from xproxy import __version__
+from xproxy.config.control import ControlSettings
+from xproxy.control.address import is_socket, short_name
+from xproxy.control.router import VERSION, Caller, Document, Refused, Request, Resource, Router
+from xproxy.errors import FileProblem, XproxyError
+from xproxy.events.proxy import ConfigChanged
+from xproxy.proxy.diagnose import frames_of
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 16
+HEADER_BYTES_MAX: Final = 16_384  # h11's own default: the request line and all headers
+READ_BYTES: Final = 16_384
+CLOSE_SECONDS_MAX: Final = 1.0  # for answers that are under way at the end
+PARAMETERS_MAX: Final = 32  # of a query
+
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
+
+
+@contextmanager
+def open_control_socket(path: Path) -> Iterator[trio.SocketListener]:
+    """Listen at ``path``, mode 0600; the journal's lock says that nobody else does. At the end it is gone.
+
+    Raises:
+        FileProblem: it cannot be made.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        inode = _bind(sock, path)
+        try:
+            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+            yield listener
+        finally:
+            with suppress(OSError):
+                if path.lstat().st_ino == inode:
+                    path.unlink()
+    finally:
+        sock.close()
+
+
+def _bind(sock: socket.socket, path: Path) -> int:
+    """Bind and listen; return the inode of the file."""
+    hint = "choose another directory with --state DIR, or write enabled = false in [control]"
+    try:
+        if path.exists() or path.is_symlink():
+            if not is_socket(path):
+                raise FileProblem(f"{path} is there, and is no socket", "remove it", path=path)
+            path.unlink()
+        with short_name(path) as name:
+            # On Linux the file gets the mode of the socket: there is no moment at which it is open to others.
+            with suppress(OSError):
+                os.fchmod(sock.fileno(), 0o600)
+            sock.bind(name)
+        path.chmod(0o600)
+        inode = path.lstat().st_ino
+        sock.listen(BACKLOG)
+    except OSError as error:
+        raise FileProblem.from_os_error(error, doing="make the control socket", path=path, hint=hint) from error
+    return inode
+
+
+class ControlServer:
+    """Answers on the control socket."""
+
+    def __init__(self, router: Router, settings: ControlSettings, note: Callable[[ConfigChanged], None]) -> None:
+        """``note`` records what was changed, and by whom."""
+        self._router = router
+        self._settings = settings
+        self._note = note
+        self._connections = 0
+        self._own_uid = os.geteuid()
+        self._closing = trio.Event()
+        self._closed = trio.Event()
+        self._closed.set()  # it does not serve yet
+
+    async def serve(
+        self, listener: trio.SocketListener, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer until ``close``, or until cancelled."""
+        self._closed = trio.Event()
+        try:
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    accepting.start_soon(
+                        partial(trio.serve_listeners, self._connection, [listener], handler_nursery=connections)
+                    )
+                    task_status.started()
+                    await self._closing.wait()
+                    accepting.cancel_scope.cancel()
+                connections.cancel_scope.deadline = trio.current_time() + CLOSE_SECONDS_MAX
+        finally:
+            self._closed.set()
+
+    async def close(self) -> None:
+        """Accept no more, and return when what was asked before is answered, at the latest after a moment."""
+        self._closing.set()
+        await self._closed.wait()
+
+    async def _connection(self, stream: trio.SocketStream) -> None:
+        self._connections += 1
+        try:
+            await self._serve_one(stream)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # whoever asked has gone
+        except Exception as error:  # a bug of ours: neither the proxy nor the others end for it
+            log.error("a request on the control socket failed: %s", frames_of(error))
+        finally:
+            self._connections -= 1
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
+                await stream.aclose()
+
+    async def _serve_one(self, stream: trio.SocketStream) -> None:
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES_MAX)
+        caller = caller_of(stream.socket)
+        try:
+            if self._connections > self._settings.connections_max:
+                raise Refused(503, f"more than {self._settings.connections_max} connections", "try again")
+            if caller.uid is not None and caller.uid not in (0, self._own_uid):
+                self._note(_changed("control-socket", caller, problem="not permitted"))
+                raise Refused(403, "the control socket is for root and the user that xproxy runs as")
+            with trio.move_on_after(self._settings.request_seconds_max) as waiting:
+                resource, request = await self._read(http, stream, caller)
+            if waiting.cancelled_caught:
+                raise Refused(408, f"the request did not arrive within {self._settings.request_seconds_max:g} s")
+            status, document = await self._answer(resource, request)
+        except Refused as refused:
+            status, document = refused.status, _error(refused)
+        except h11.RemoteProtocolError as error:
+            status, document = error.error_status_hint, _error(Refused(400, f"this is not HTTP/1.1: {error}"))
+        with trio.move_on_after(self._settings.request_seconds_max):
+            await _send(http, stream, status, document)
+
+    async def _read(self, http: h11.Connection, stream: trio.SocketStream, caller: Caller) -> tuple[Resource, Request]:
+        body = bytearray()
+        head: h11.Request | None = None
+        while True:
+            event = http.next_event()
+            match event:
+                case h11.NEED_DATA:
+                    if http.they_are_waiting_for_100_continue:
+                        await _send_event(http, stream, h11.InformationalResponse(status_code=100, headers=[]))
+                    http.receive_data(await stream.receive_some(READ_BYTES))
+                case h11.Request():
+                    head = event
+                case h11.Data():
+                    body += event.data
+                    if len(body) > self._settings.request_bytes_max:
+                        raise Refused(413, f"the request has more than {self._settings.request_bytes_max} bytes")
+                case h11.EndOfMessage():
+                    assert head is not None, "h11 says so"
+                    return self._parse(head, bytes(body), caller)
+                case _:  # it went away, or said that it will send no more, before a request was there
+                    raise trio.BrokenResourceError
+
+    def _parse(self, head: h11.Request, body: bytes, caller: Caller) -> tuple[Resource, Request]:
+        method = head.method.decode("ascii")
+        try:
+            target = urlsplit(head.target.decode("ascii"))
+            query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=PARAMETERS_MAX))
+        except ValueError as error:
+            raise Refused(400, "the path cannot be read") from error
+        resource, parts = self._router.find(method, target.path)
+        return resource, Request(
+            method=method, path=target.path, caller=caller, parts=parts, query=query, body=_object(body)
+        )
+
+    async def _answer(self, resource: Resource, request: Request) -> tuple[int, Document]:
+        """Have the request carried out; what changes something is recorded, whatever comes of it."""
+        problem: str | None = "it was not finished"
+        try:
+            document = await resource.handler(request)
+            problem = None
+            return 200, document
+        except Refused as refused:
+            problem = refused.message
+            raise
+        except XproxyError as error:
+            problem = str(error)
+            raise Refused(500, error.message, error.hint) from error
+        except Exception as error:
+            problem = "an internal error"
+            log.error("%s %s failed: %s", request.method, resource.path, frames_of(error))
+            raise Refused(500, "an internal error", "please report what xproxy said on stderr") from error
+        finally:
+            if resource.what is not None:
+                self._note(_changed(resource.what, request.caller, problem=problem))
+
+
+def caller_of(sock: trio.socket.SocketType) -> Caller:
+    """Return who is at the other end. Where the system does not say, the modes of file and directory are the guard."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return Caller(pid=None, uid=None)
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, uid, _ = _CREDENTIALS.unpack(data)
+    return Caller(pid=pid, uid=uid)
+
+
+def _changed(what: str, caller: Caller, *, problem: str | None) -> ConfigChanged:
+    return ConfigChanged(what=(what,), problem=problem, by_uid=caller.uid, by_pid=caller.pid)
+
+
+def _object(body: bytes) -> Document:
+    if not body:
+        return {}
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, "the body is no JSON") from error
+    if not isinstance(document, dict):
+        raise Refused(400, "the body is no JSON object")
+    return document
+
+
+def _error(refused: Refused) -> Document:
+    return {"error": refused.message, "hint": refused.hint, "version": __version__, "api": VERSION}
+
+
+async def _send(http: h11.Connection, stream: trio.SocketStream, status: int, document: Document) -> None:
+    body = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+        return
+    headers = [
+        ("Server", f"xproxy/{__version__}"),
+        ("Content-Type", "application/json"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    ]
+    head = http.send(h11.Response(status_code=status, headers=headers))
+    rest = http.send(h11.Data(data=body))
+    end = http.send(h11.EndOfMessage())
+    await stream.send_all(b"".join(part for part in (head, rest, end) if part))
+    try:
+        await stream.send_eof()
+    except OSError as error:  # trio translates what is broken; a peer that has shut down both ways is ENOTCONN
+        if error.errno != errno.ENOTCONN:
+            raise
+
+
+async def _send_event(http: h11.Connection, stream: trio.SocketStream, event: h11.InformationalResponse) -> None:
+    if data := http.send(event):
+        await stream.send_all(data)
