@@ -22,10 +22,9 @@ import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import EndOfInput, Event, Side
+from xproxy.events import EndOfInput, Endpoint, Event, Side
 from xproxy.events.connection import (
     CloseCause,
-    ConnectionAccepted,
     ConnectionClosed,
     ConnectionStalled,
     DirectionTotals,
@@ -45,7 +44,7 @@ from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.plane import Plane
 from xproxy.proxy.route import Asked, Route
-from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
+from xproxy.proxy.seams import Answer, Channel, NewSession, SessionCore, SessionNotes
 from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
 from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
@@ -85,6 +84,7 @@ class Surroundings:
     passthrough: PassthroughMemory | None = None  # None: nobody is let through undecrypted
     new_session: NewSession
     wall_ns: Callable[[], int]
+    server_ends: set[Endpoint] = attrs.Factory(set)  # our ends of all connections to servers
 
 
 class Relay:
@@ -98,8 +98,12 @@ class Relay:
         sock: socket.socket,
         arrival: Arrival,
         names: NameTally,
+        answer: Answer | None = None,
     ) -> None:
-        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address."""
+        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address.
+
+        ``answer``: how to tell a client that waits for it whether it may speak.
+        """
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
@@ -108,6 +112,9 @@ class Relay:
         self._sock = sock
         self._arrival = arrival
         self._names = names
+        self._answer = answer
+        self._server: socket.socket | None = None  # connected, and not yet a leg
+        self._server_end: Endpoint | None = None  # our end of the server's connection
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
@@ -137,7 +144,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
+            self._note(self._arrival.accepted())
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
@@ -157,17 +164,22 @@ class Relay:
 
     async def _session(self) -> None:
         tune(self._sock, keepalive_seconds=self._limits.keepalive_seconds)
+        asked = Asked(direct=False, destination=self._arrival.destination)
+        connection = await self._answer_first(asked) if self._answer is not None else None
+        if self._answer is not None:  # it was told that there is no server
+            return
         direct = await self._first_byte()
+        asked = attrs.evolve(asked, direct=direct is True)
+        if connection is not None:
+            connection = connection.for_client(asked, self._around.route)
+            self._note_connected(connection, asked)
         if direct is None:
             return
-        asked = Asked(direct=direct, destination=self._arrival.destination)
-        try:
-            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
-        except ConnectFailed as failed:
-            self._note(failed.failure)
-            self._close(CloseCause.UPSTREAM_FAILED)
-            return
-        server = connection.sock
+        if connection is None:
+            if (connection := await self._connect(asked)) is None:
+                return
+            self._note_connected(connection, asked)
+        server, self._server = connection.sock, None
         self._mode = mode = LegMode.of(direct=direct, server=connection.candidate.tls)
         self._flow = flow = Flow(
             core=self._ensure_core(),
@@ -177,9 +189,6 @@ class Relay:
             verify_name=self._verify_name,
             given_up=self._given_up,
         )
-        tune(server, keepalive_seconds=self._limits.keepalive_seconds)
-        if not self._connected(connection, asked):
-            return
         async with trio.open_nursery() as nursery:
             await self._begin(flow, mode)
             await self._oversee(flow, nursery)
@@ -217,28 +226,68 @@ class Relay:
             self._plane.carry_out(flow, flow.core.open_server_stream(in_letters(domain), now), now)
             self._start_reading(flow.server)
 
-    def _connected(self, connection: Connection, asked: Asked) -> bool:
-        """Say to whom we are connected; False: it was over at once."""
-        sock, candidate = connection.sock, connection.candidate
+    async def _answer_first(self, asked: Asked) -> Connection | None:
+        """Answer a client that does not speak before it is told that it may, and forget how: it is told once.
+
+        That is when the server is connected, or at once where only its first words say which server that is.
+        """
+        answer, connection = self._answer, None
+        assert answer is not None
+        if not self._around.route.needs_domain and (connection := await self._connect(asked)) is None:
+            return None
+        self._answer = None
+        answer.connected(self._server_end)
+        return connection
+
+    async def _connect(self, asked: Asked) -> Connection | None:
+        """Connect to the server, and see that this is not ourselves. None: the session is over."""
+        if self._arrival.peer in self._around.server_ends:
+            # What we connect to is turned back to us. The session that connected has noted its end before it sent a
+            # byte, and by the first of those bytes, or by a request of its client's, we are here.
+            host, port = self._arrival.dialled.ip, self._arrival.dialled.port
+            self._connect_failed(
+                UpstreamFailed(host=host, port=port, reason=UpstreamFailure.LOOP, errno=None, seconds=0.0)
+            )
+            return None
         try:
-            server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
+        except ConnectFailed as failed:
+            self._connect_failed(failed.failure)
+            return None
+        self._server = connection.sock
+        tune(connection.sock, keepalive_seconds=self._limits.keepalive_seconds)
+        try:
+            connection.sock.getpeername()
         except OSError as error:  # it took the connection and reset it at once
-            self._note(
+            self._connect_failed(
                 UpstreamFailed(
-                    host=candidate.host,
-                    port=candidate.port,
+                    host=connection.candidate.host,
+                    port=connection.candidate.port,
                     reason=UpstreamFailure.OTHER,
                     errno=errno.errorcode.get(error.errno or 0),
                     seconds=connection.seconds,
                     domain=asked.domain,
                 )
             )
-            self._close(CloseCause.UPSTREAM_FAILED)
-            return False
+            return None
+        self._server_end = endpoint_of(connection.sock.getsockname())
+        self._around.server_ends.add(self._server_end)
+        return connection
+
+    def _connect_failed(self, failure: UpstreamFailed) -> None:
+        self._note(failure)
+        if self._answer is not None:
+            self._answer.failed(failure.reason)
+        self._close(CloseCause.UPSTREAM_FAILED)
+
+    def _note_connected(self, connection: Connection, asked: Asked) -> None:
+        """Say to whom we are connected."""
+        candidate, local = connection.candidate, self._server_end
+        assert local is not None
         self._note(
             UpstreamConnected(
                 host=candidate.host,
-                server=server,
+                server=Endpoint(endpoint_of((candidate.address, 0)).ip, candidate.port),
                 local=local,
                 seconds=connection.seconds,
                 tls=candidate.tls,
@@ -248,7 +297,6 @@ class Relay:
                 weight=candidate.weight,
             )
         )
-        return True
 
     async def _first_byte(self) -> bool | None:
         """Look at what the client begins with; tell whether that is TLS. None: the session is over."""
@@ -493,6 +541,10 @@ class Relay:
 
     def _close_sockets(self) -> None:
         flow = self._flow
+        if self._server_end is not None:
+            self._around.server_ends.discard(self._server_end)
+        if self._server is not None:
+            close_socket(self._server)
         if flow is None:
             # Unread bytes, and all were only peeked at, would turn the close into a reset.
             with contextlib.suppress(OSError):

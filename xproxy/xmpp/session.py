@@ -436,7 +436,8 @@ class Session:
     def _judge_silence(self, how: EndOfInput, at_ns: int) -> None:
         """A client that goes when TLS is up, without a word inside it, may have judged our certificate only then.
 
-        COMPAT(Node.js, 18 and later): its TLS looks at the verdict behind the handshake and closes without an alert.
+        COMPAT(Node.js 20): it looks at the verdict when its side of the handshake is done and closes without an alert;
+        with TLS 1.2 our side is done by then.
         """
         if self._silent_since is None or how is EndOfInput.RESET:
             return
