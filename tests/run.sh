@@ -45,6 +45,9 @@ needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
 needs golang-go go
+needs gnutls-bin certtool
+needs libnss3-tools certutil
+needs default-jdk-headless javac
 
 # Debian starts a service when its package is installed. No test uses those servers, each starts its own on a free
 # port; they would only hold 5222, the port `xproxy run` listens on by default. A policy-rc.d that says 101 forbids it

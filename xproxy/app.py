@@ -212,7 +212,12 @@ class _App:
             on_limit=lambda limit, value: self._note(LimitReached(limit=limit, value=value, closes=False)),
         )
         self._proxy = Proxy(
-            ProxySettings(listen=settings.listen.addresses, domain=settings.upstream.domain, limits=settings.sessions),
+            ProxySettings(
+                listen=settings.listen,
+                upstream=self._upstream,
+                domain=settings.upstream.domain,
+                limits=settings.sessions,
+            ),
             route=make_route(settings.upstream),
             channel=channel,
             recorder=self._recorder,

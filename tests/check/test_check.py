@@ -20,6 +20,7 @@ from tests.support.mint import Mint
 from xproxy.check import machine, network
 from xproxy.check.finding import Severity
 from xproxy.config.journal import JournalSettings
+from xproxy.config.listen import ListenAddress
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.journal.storage import Space
@@ -386,14 +387,10 @@ def test_who_holds_a_port_is_found() -> None:
 
 
 def test_an_address_that_is_not_ours_is_told() -> None:
-    settings = Settings()
-    from xproxy.config.address import HostPort
-
     for host, words in (("192.0.2.1", "Cannot assign"), ("nowhere.invalid", "is not known here")):
-        (found,) = network._check_port(HostPort(host, 0), "--listen", None)
+        (found,) = network.check_port(ListenAddress(host, 0), "--listen", None)
         assert found.severity is Severity.PROBLEM
         assert words in found.message
-    assert settings.listen.addresses
 
 
 # For people ---------------------------------------------------------------------------------------------------------

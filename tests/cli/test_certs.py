@@ -1,4 +1,5 @@
 import json
+import os
 import stat
 import subprocess
 
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from xproxy.cli.certs import certs
 from xproxy.errors import FileProblem, UsageProblem
 from xproxy.tls.authority import read_ca_certificate
+from xproxy.tls.trust import SYSTEMS
 
 
 @pytest.fixture
@@ -74,13 +76,12 @@ def test_show_json(state):
 
 
 def test_show_one_domain(state):
-    ok("init", "--state", state, "--domain", "a.example")
-    ok("init", "--state", state, "--domain", "b.example")
+    ok("init", "--state", state, "--domain", "a.example", "--domain", "b.example")
     assert [leaf["names"][0] for leaf in json.loads(ok("show", "--state", state, "--json").output)["leaves"]] == [
         "a.example",
         "b.example",
     ]
-    assert "a.example" not in ok("show", "--state", state, "--domain", "b.example").output
+    assert "_xmpp-client.a.example" not in ok("show", "--state", state, "--domain", "b.example").output
     assert "No certificate was made for c.example" in ok("show", "--state", state, "--domain", "c.example").output
 
 
@@ -126,3 +127,79 @@ def test_a_domain_that_is_none(state, domain):
 @pytest.mark.parametrize("command", [[], ["init"], ["show"], ["export"]])
 def test_help(command):
     assert len(ok(*command, "--help").output.splitlines()) > 8
+
+
+def test_a_ca_made_with_domains_is_confined_to_them(state):
+    output = ok("init", "--state", state, "--domain", "a.example", "--domain", "b.example").output
+    assert "It may sign for: a.example, b.example, and what is below" in output
+    shown = json.loads(ok("show", "--state", state, "--json").output)
+    assert shown["ca"]["permitted_domains"] == ["a.example", "b.example"]
+    assert "a.example, b.example, and what is below" in ok("show", "--state", state).output
+    ok("init", "--state", state, "--domain", "chat.a.example")
+    result = run("init", "--state", state, "--domain", "c.example")
+    assert isinstance(result.exception, FileProblem)
+    assert "may sign for a.example, b.example only" in str(result.exception)
+    assert str(state / "ca.key") in result.exception.hint
+
+
+def test_domains_for_a_ca_that_was_made_without_are_warned_about(state):
+    ok("init", "--state", state)
+    result = ok("init", "--state", state, "--domain", "a.example")
+    assert "its key can sign for any" in result.stderr
+    assert "It may sign for: any domain" in result.stdout
+    assert (state / "leaves" / "a.example.pem").exists()
+
+
+def test_init_json(state):
+    made = json.loads(ok("init", "--state", state, "--domain", "a.example", "--json").output)
+    assert made["made"] is True
+    assert made["ca"]["permitted_domains"] == ["a.example"]
+    assert [leaf["names"][0] for leaf in made["leaves"]] == ["a.example"]
+    assert json.loads(ok("init", "--state", state, "--json").output)["made"] is False
+
+
+def openssl(*arguments, data=None):
+    return subprocess.run(["openssl", *map(str, arguments)], input=data, check=True, capture_output=True).stdout
+
+
+def test_show_has_what_others_compute(state):
+    """Fingerprints, the pin in the form of HPKP and OkHttp, and the hash for Prosody, computed by openssl."""
+    ok("init", "--state", state, "--domain", "example.org")
+    path = state / "leaves" / "example.org.pem"
+    (leaf,) = json.loads(ok("show", "--state", state, "--json").output)["leaves"]
+    output = ok("show", "--state", state).output
+    sha1 = openssl("x509", "-in", path, "-noout", "-fingerprint", "-sha1").decode().strip().partition("=")[2]
+    assert leaf["sha1"] == sha1.replace(":", "").lower()
+    assert sha1 in output
+    key = openssl("pkey", "-pubin", "-outform", "DER", data=openssl("x509", "-in", path, "-noout", "-pubkey"))
+    pin = openssl("base64", data=openssl("dgst", "-sha256", "-binary", data=key)).decode().strip()
+    assert leaf["public_key_sha256_base64"] == pin
+    assert f"sha256/{pin}" in output
+    der = openssl("x509", "-in", path, "-outform", "DER")
+    digest = openssl("dgst", "-sha256", "-r", data=der).decode().split()[0]
+    assert leaf["prosody"] == f'tls_server_end_point_hash = "{digest}"'
+    assert leaf["prosody"] in output
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_export_for_a_system_writes_its_files_and_says_how(state, tmp_path, system):
+    ok("init", "--state", state)
+    human = ok("export", "--state", state, "--for", system, "--out", tmp_path / "out").stdout
+    told = json.loads(ok("export", "--state", state, "--for", system, "--out", tmp_path / "out", "--json").stdout)
+    assert told["system"] == system
+    for path in told["files"]:
+        assert path in human
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o644
+    for step in told["steps"] + told["undo"]:
+        assert step["text"] in human
+        assert step["command"] is None or step["command"] in human
+    assert openssl_fingerprint(state / "ca.pem") in human
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--for", "java", "--der"], ["--for", "java", "--out", "-"], ["--json"], ["--for", "commodore"]]
+)
+def test_what_cannot_be_exported(state, arguments):
+    ok("init", "--state", state)
+    result = run("export", "--state", state, *arguments)
+    assert result.exit_code == 2 or isinstance(result.exception, UsageProblem)

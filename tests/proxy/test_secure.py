@@ -4,11 +4,13 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trio
 import trustme
+from cryptography import x509
 
 from tests.support.proxying import (
     PROCEED,
@@ -30,6 +32,7 @@ from xproxy.events.connection import CloseCause, ConnectionClosed, UpstreamConne
 from xproxy.events.tls import StarttlsInjection, TlsEstablished, TlsFailed, TlsFailure
 from xproxy.proxy import secure
 from xproxy.proxy.secure import NotTls, peek_hello
+from xproxy.tls.facts import spki_pin
 from xproxy.tls.hello import HelloIncomplete, HelloMalformed
 
 IMPATIENT = SessionLimits(close_seconds_max=0.1)
@@ -372,3 +375,24 @@ async def test_words_sent_along_with_the_handshake_are_not_stranded(tmp_path: Pa
                 server.write(b"at once too")
                 assert await receive_exactly(server, 7) == b"at once"
                 assert await receive_exactly(client, 11) == b"at once too"
+
+
+async def test_a_leaf_that_is_due_is_renewed_for_the_next_handshake_and_sessions_go_on(tmp_path: Path) -> None:
+    """A client that pins the public key notices nothing; one that is connected neither."""
+    now = datetime.now(UTC) - timedelta(days=370)  # the client's clock is the real one, and the leaf's time 396 days
+    tls = certified(tmp_path, now=lambda: now)
+    with trio.fail_after(10):
+        async with proxying(contexts=tls.contexts) as rig:
+            first, first_server = await directly_secured(rig, tls)
+            with first, first_server:
+                now += timedelta(days=370)
+                second, second_server = await directly_secured(rig, tls)
+                with second, second_server:
+                    shown = [each.getpeercert(binary_form=True) for each in (first, second)]
+                    certificates = [x509.load_der_x509_certificate(der) for der in shown if der]
+                    assert certificates[0].serial_number != certificates[1].serial_number
+                    assert spki_pin(certificates[0]) == spki_pin(certificates[1])
+                    assert certificates[1].not_valid_after_utc > now + timedelta(days=390)
+                    for client, server in ((first, first_server), (second, second_server)):
+                        await send_all(client, b"ping")
+                        assert await receive_exactly(server, 4) == b"ping"

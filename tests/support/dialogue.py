@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.tls import CertificateFacts, TlsEstablished
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Send
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.names import NameTally
 from xproxy.xmpp.session import Session
@@ -101,6 +101,8 @@ class Dialogue:
         )
         self.events: list[Event] = []
         self.actions: list[Action] = []
+        self.sent = {Side.CLIENT: bytearray(), Side.SERVER: bytearray()}  # our own words
+        self._forwards = mode in (LegMode.CLEAR, LegMode.DIRECT_TLS)  # False: our own part comes first
         self.forwarded = {Side.CLIENT: bytearray(), Side.SERVER: bytearray()}
         self.said = {Side.CLIENT: bytearray(), Side.SERVER: bytearray()}
         self._chunks = chunks
@@ -117,7 +119,24 @@ class Dialogue:
         """TLS comes up on both legs."""
         self._take(self.session.tls_established(tls(Side.SERVER, **facts), self.now), b"", Side.SERVER)
         self._take(self.session.tls_established(tls(Side.CLIENT), self.now), b"", Side.CLIENT)
+        self._forwards = True
         return self
+
+    def opens(self, domain: str = "example.org") -> "Dialogue":
+        """The client's hello asks for ``domain``, and the server is to be led into TLS."""
+        self._take(self.session.open_server_stream(domain, self.now), b"", Side.CLIENT)
+        return self
+
+    def secured_client(self) -> "Dialogue":
+        """TLS comes up on the client's leg, the only one to get it."""
+        self._take(self.session.tls_established(tls(Side.CLIENT), self.now), b"", Side.CLIENT)
+        self._forwards = True
+        return self
+
+    def sent_to(self, side: Side) -> str:
+        """What we said to ``side`` since the last call."""
+        sent, self.sent[side] = self.sent[side], bytearray()
+        return sent.decode()
 
     def ends(self, side: Side, how: EndOfInput = EndOfInput.TRUNCATED) -> list[Action]:
         """``side`` ends its input."""
@@ -177,8 +196,13 @@ class Dialogue:
                 self.events.append(action.event)
             elif isinstance(action, Forward):
                 forwarded += action.data
+            elif isinstance(action, Send):
+                assert not self._forwards, "words of ours outside our own part"
+                self.sent[action.side] += action.data
         closing = any(isinstance(action, Close) for action in actions)
-        if closing or self.close:
+        if not self._forwards:
+            assert not forwarded, "something of our own part was forwarded"
+        elif closing or self.close:
             assert chunk.startswith(forwarded)
         else:
             assert forwarded == chunk

@@ -8,6 +8,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,22 +18,23 @@ import trustme
 
 from tests.support.ends import tells_ends_apart
 from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.tls import TlsSettings
-from xproxy.config.upstream import UpstreamSettings
+from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
-from xproxy.proxy.route import FixedRoute, Route
+from xproxy.proxy.route import FixedRoute, OriginalRoute, Route
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.document import Document
 from xproxy.record.recorder import Record
 from xproxy.tls.service import TlsService
-from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, StartTls
+from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Progress, Send, StartTls
 from xproxy.xmpp.names import NameTally
 
 E = TypeVar("E", bound=Event)
@@ -76,6 +78,9 @@ class StubCore:
         if data.endswith(PROCEED):
             actions += [Pause(side), StartTls(domain="localhost")]
         return actions
+
+    def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
+        return [Send(Side.SERVER, domain.encode())]
 
     def tls_established(self, facts: TlsEstablished, at_ns: int) -> list[Action]:
         return [Observe(facts)]
@@ -250,6 +255,7 @@ async def proxying(
     plane: type[EpollPlane] | type[WaitReadablePlane] = EpollPlane,
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
+    listen: ListenSettings | None = None,
     upstream: HostPort | None = None,
     route: Route | None = None,
     domain: str | None = None,
@@ -270,9 +276,15 @@ async def proxying(
         listening.setblocking(False)
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        server = upstream or HostPort("127.0.0.1", listening.getsockname()[1])
         proxy = Proxy(
-            ProxySettings(listen=(HostPort("127.0.0.1", 0),), limits=limits or SessionLimits(), domain=domain),
-            route=route or FixedRoute(server=upstream or HostPort("127.0.0.1", listening.getsockname()[1])),
+            ProxySettings(
+                listen=listen or ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
+                upstream=UpstreamFrom.ORIGINAL if isinstance(route, OriginalRoute) else server,
+                limits=limits or SessionLimits(),
+                domain=domain,
+            ),
+            route=route or FixedRoute(server=server),
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),
@@ -345,9 +357,14 @@ class Certified:
 
 
 def certified(
-    state: Path, *, names: tuple[str, ...] = ("localhost",), verify: bool = True, domain: str | None = None
+    state: Path,
+    *,
+    names: tuple[str, ...] = ("localhost",),
+    verify: bool = True,
+    domain: str | None = None,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Certified:
-    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it."""
+    """Make a server's certificate for ``names``, and contexts of a proxy that trusts it; ``now`` is for its CA."""
     real = trustme.CA()
     server = tells_ends_apart(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
     real.issue_cert(*names).configure_cert(server)
@@ -357,6 +374,7 @@ def certified(
         TlsSettings(),
         UpstreamSettings(ca_file=bundle, verify="full" if verify else "none", domain=domain),
         state / "state",
+        now=now,
     )
     assert contexts.ca_file is not None
     client = tells_ends_apart(ssl.create_default_context(cafile=str(contexts.ca_file)))

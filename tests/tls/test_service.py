@@ -1,15 +1,20 @@
 """What the relay is handed for both legs."""
 
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
 
 from xproxy.config.tls import TlsSettings
 from xproxy.config.upstream import UpstreamSettings
 from xproxy.errors import FileProblem
 from xproxy.events.tls import CertificateFacts, TlsFailure
+from xproxy.tls import authority
+from xproxy.tls.authority import Authority
+from xproxy.tls.facts import spki_pin
 from xproxy.tls.failures import HandshakeRefused
 from xproxy.tls.names import CertificateNames
 from xproxy.tls.service import TlsService
@@ -129,3 +134,66 @@ async def test_the_configured_domain_has_its_leaf_before_others_fill_the_room(tm
     with pytest.raises(HandshakeRefused):
         await shown(service, "b.strangers.example", identity=wildcard)
     assert "configured.example" in (await shown(service, "configured.example", identity=wildcard)).alternative_names
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def test_a_leaf_is_renewed_while_it_runs_and_keeps_its_key(tmp_path: Path) -> None:
+    clock = Clock()
+    service = TlsService(TlsSettings(), UpstreamSettings(domain="configured.example"), tmp_path, now=clock)
+    certificate_file = tmp_path / "leaves" / "configured.example.pem"
+    shown_before = await shown(service, "configured.example")
+    pin = spki_pin(x509.load_pem_x509_certificates(certificate_file.read_bytes())[0])
+    clock.now += timedelta(days=365)
+    assert await shown(service, "configured.example") == shown_before
+    clock.now += timedelta(days=5)
+    shown_after = await shown(service, "configured.example")
+    assert shown_after.sha256 != shown_before.sha256
+    assert shown_after == await shown(service, "configured.example")
+    assert spki_pin(x509.load_pem_x509_certificates(certificate_file.read_bytes())[0]) == pin
+
+
+async def test_a_leaf_that_cannot_be_renewed_is_shown_until_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    service = TlsService(TlsSettings(), UpstreamSettings(domain="configured.example"), tmp_path, now=clock)
+    before = await shown(service, "configured.example")
+
+    def full(path: Path, data: bytes, *, mode: int) -> None:
+        raise FileProblem(f"cannot write {path}: No space left on device", path=path)
+
+    monkeypatch.setattr(authority, "write_file", full)
+    clock.now += timedelta(days=370)
+    assert await shown(service, "configured.example") == before
+    assert await shown(service, "configured.example") == before
+    assert caplog.text.count("is not renewed and ends on") == 1, "once an hour, not once a client"
+    clock.now += timedelta(days=27)
+    with pytest.raises(HandshakeRefused, match="No space left"):
+        await shown(service, "configured.example")
+    monkeypatch.undo()
+    assert await shown(service, "configured.example") != before
+
+
+async def test_a_ca_of_other_domains_is_said_at_the_start(tmp_path: Path) -> None:
+    Authority.open_(tmp_path, domains=("other.example",))
+    with pytest.raises(FileProblem) as caught:
+        TlsService(TlsSettings(), UpstreamSettings(domain="configured.example"), tmp_path)
+    assert "other.example" in str(caught.value)
+    assert "certs init --domain configured.example" in str(caught.value)
+
+
+async def test_names_that_the_ca_may_not_sign_for_get_no_leaf(tmp_path: Path) -> None:
+    Authority.open_(tmp_path, domains=("configured.example",))
+    service = TlsService(TlsSettings(), UpstreamSettings(domain="configured.example"), tmp_path)
+    # The server's name is proven, but the client is shown what may be shown: it decides.
+    assert "configured.example" in (await shown(service, "proven.example")).alternative_names
+    without = TlsService(TlsSettings(), UpstreamSettings(), tmp_path)
+    with pytest.raises(HandshakeRefused, match=r"may certify configured\.example only"):
+        await shown(without, "proven.example")

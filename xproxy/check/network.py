@@ -12,10 +12,12 @@ import trio
 from xproxy.check.finding import Finding, fine, problem, unknown, warning
 from xproxy.config.address import HostPort
 from xproxy.config.check import Place
+from xproxy.config.listen import ListenAddress, ListenKind
 from xproxy.config.settings import Settings
 from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
 from xproxy.control.client import ControlClient
 from xproxy.errors import XproxyError
+from xproxy.proxy.original import make_transparent
 from xproxy.proxy.route import Asked, Candidate, make_route
 
 LOOKUP_SECONDS_MAX: Final = 10.0
@@ -31,8 +33,11 @@ def check_ports(settings: Settings, place: Place) -> Iterator[Finding]:
     """Yield whether each address can be listened on; if not, who does."""
     where = place("listen", "addresses")
     running = running_proxy(settings.state.directory)
-    for address in settings.listen.addresses:
-        yield from _check_port(address, where, running)
+    wanted = settings.listen.addresses
+    for address in wanted:
+        # As the listener does: [::] takes IPv4 too, unless that has a listener of its own.
+        is_dual = address.host == "::" and all((each.host, each.port) != ("0.0.0.0", address.port) for each in wanted)
+        yield from check_port(address, where, running, is_dual=is_dual)
 
 
 def running_proxy(state: Path) -> tuple[int, frozenset[str]] | None:
@@ -44,7 +49,10 @@ def running_proxy(state: Path) -> tuple[int, frozenset[str]] | None:
         return None
 
 
-def _check_port(address: HostPort, where: str, running: tuple[int, frozenset[str]] | None) -> Iterator[Finding]:
+def check_port(
+    address: ListenAddress, where: str, running: tuple[int, frozenset[str]] | None, *, is_dual: bool = False
+) -> Iterator[Finding]:
+    """Yield whether ``address`` can be listened on. ``running``: the proxy that runs already."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError):
@@ -52,30 +60,36 @@ def _check_port(address: HostPort, where: str, running: tuple[int, frozenset[str
                       "name an address of this machine, 0.0.0.0 or [::] for all of them")  # fmt: skip
         return
     for family, kind, protocol, _, sockaddr in dict.fromkeys(found):
-        error = _try_to_bind(family, kind, protocol, sockaddr, is_any=address.host == "::")
+        error = _try_to_bind(family, kind, protocol, sockaddr, address.kind, is_dual=is_dual)
         if error is not None:
             yield _port_problem(address, error, where, running)
             return
     yield fine("ports", where, f"{address} can be listened on")
 
 
-def _try_to_bind(family: int, kind: int, protocol: int, sockaddr: object, *, is_any: bool) -> OSError | None:
+def _try_to_bind(
+    family: int, kind: int, protocol: int, sockaddr: object, way: ListenKind, *, is_dual: bool
+) -> OSError | None:
     """Bind and let go; nobody can connect meanwhile, since nothing listens."""
     try:
         with socket.socket(family, kind, protocol) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_any else 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if is_dual else 1)
+            if way is ListenKind.TPROXY:
+                make_transparent(sock)
             sock.bind(sockaddr)  # type: ignore[arg-type]  # as getaddrinfo made it
     except OSError as error:
         return error
     return None
 
 
-def _port_problem(address: HostPort, error: OSError, where: str, running: tuple[int, frozenset[str]] | None) -> Finding:
+def _port_problem(
+    address: ListenAddress, error: OSError, where: str, running: tuple[int, frozenset[str]] | None
+) -> Finding:
     if error.errno == errno.EADDRINUSE:
         holders = holders_of(address.port)
-        if running is not None and (running[0] in (pid for pid, _ in holders) or str(address) in running[1]):
+        if running is not None and (running[0] in (pid for pid, _ in holders) or str(address.address) in running[1]):
             return fine("ports", where, f"{address} is listened on by the xproxy that runs now (process {running[0]})")
         who = ", ".join(f"{name} (process {pid})" for pid, name in holders) or "another program"
         return problem(
@@ -85,6 +99,9 @@ def _port_problem(address: HostPort, error: OSError, where: str, running: tuple[
     if error.errno == errno.EACCES:
         return problem("ports", where, f"cannot listen on {address}: ports below 1024 are for root",
                        "choose another port, or AmbientCapabilities=CAP_NET_BIND_SERVICE in the unit")  # fmt: skip
+    if error.errno == errno.EPERM:
+        return problem("ports", where, f"cannot listen on {address}: taking connections to others' addresses needs "
+                       "CAP_NET_ADMIN", "AmbientCapabilities=CAP_NET_ADMIN in the unit")  # fmt: skip
     hint = "name an address of this machine, 0.0.0.0 or [::] for all of them"
     return problem("ports", where, f"cannot listen on {address}: {error.strerror or error}", hint)
 

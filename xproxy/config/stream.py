@@ -54,4 +54,5 @@ class StreamPolicy:
     debug_events: bool = False  # make StanzaRelayed and other debug events
     correlation_key: bytes = attrs.field(default=b"", repr=False)  # keys the hashes of stanza and SM ids
     negotiation_seconds_max: float = 300.0  # from accept to session-established; Prosody's c2s_timeout
+    own_part_seconds_max: float = 20.0  # for leading a server into TLS, while the client waits for its handshake
     close_seconds_max: float = 5.0  # from one closing tag to the end

@@ -16,19 +16,19 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, assert_never
 
 import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import EndOfInput, Event, Side
+from xproxy.events import EndOfInput, Endpoint, Event, Side
 from xproxy.events.connection import (
     CloseCause,
-    ConnectionAccepted,
     ConnectionClosed,
     ConnectionStalled,
     DirectionTotals,
+    ServerTls,
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
@@ -36,6 +36,7 @@ from xproxy.events.connection import (
 )
 from xproxy.events.proxy import LimitReached
 from xproxy.events.tls import StarttlsInjection, TlsFailed, TlsFailure, TlsPassthrough
+from xproxy.jid import JidError, enforce_domainpart
 from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
@@ -43,7 +44,7 @@ from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.plane import Plane
 from xproxy.proxy.route import Asked, Route
-from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
+from xproxy.proxy.seams import Answer, Channel, NewSession, SessionCore, SessionNotes
 from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
 from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
@@ -83,6 +84,7 @@ class Surroundings:
     passthrough: PassthroughMemory | None = None  # None: nobody is let through undecrypted
     new_session: NewSession
     wall_ns: Callable[[], int]
+    server_ends: set[Endpoint] = attrs.Factory(set)  # our ends of all connections to servers
 
 
 class Relay:
@@ -96,8 +98,12 @@ class Relay:
         sock: socket.socket,
         arrival: Arrival,
         names: NameTally,
+        answer: Answer | None = None,
     ) -> None:
-        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address."""
+        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address.
+
+        ``answer``: how to tell a client that waits for it whether it may speak.
+        """
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
@@ -106,13 +112,16 @@ class Relay:
         self._sock = sock
         self._arrival = arrival
         self._names = names
+        self._answer = answer
+        self._server: socket.socket | None = None  # connected, and not yet a leg
+        self._server_end: Endpoint | None = None  # our end of the server's connection
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
         self._identity: UpstreamIdentity | None = None
         self._securing: Securing | None = None
         self._passed_on: TlsPassthrough | None = None
-        self._direct = False
+        self._mode = LegMode.CLEAR
         self._scope = trio.CancelScope()  # everything before the end
 
     def snapshot(self) -> SessionSnapshot:
@@ -135,7 +144,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
+            self._note(self._arrival.accepted())
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
@@ -155,59 +164,130 @@ class Relay:
 
     async def _session(self) -> None:
         tune(self._sock, keepalive_seconds=self._limits.keepalive_seconds)
-        mode = await self._first_byte()
-        if mode is None:
+        asked = Asked(direct=False, destination=self._arrival.destination)
+        connection = await self._answer_first(asked) if self._answer is not None else None
+        if self._answer is not None:  # it was told that there is no server
             return
-        self._core = core = self._around.new_session(mode, self._accepted_at_ns, self._names)
-        asked = Asked(direct=mode is LegMode.DIRECT_TLS, destination=self._arrival.destination)
-        try:
-            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
-        except ConnectFailed as failed:
-            self._note(failed.failure)
-            self._close(CloseCause.UPSTREAM_FAILED)
+        direct = await self._first_byte()
+        asked = attrs.evolve(asked, direct=direct is True)
+        if connection is not None:
+            connection = connection.for_client(asked, self._around.route)
+            self._note_connected(connection, asked)
+        if direct is None:
             return
-        server = connection.sock
+        if connection is None:
+            if (connection := await self._connect(asked)) is None:
+                return
+            self._note_connected(connection, asked)
+        server, self._server = connection.sock, None
+        self._mode = mode = LegMode.of(direct=direct, server=connection.candidate.tls)
         self._flow = flow = Flow(
-            core=core,
+            core=self._ensure_core(),
             recorder=self._recorder,
             client=Leg(Side.CLIENT, self._sock),
             server=Leg(Side.SERVER, server),
             verify_name=self._verify_name,
             given_up=self._given_up,
         )
-        tune(server, keepalive_seconds=self._limits.keepalive_seconds)
-        if not self._connected(connection, asked):
-            return
         async with trio.open_nursery() as nursery:
-            if mode is LegMode.DIRECT_TLS:
-                await self._secure(flow, direct=True, domain=self._around.domain)
-            if flow.close is None:
-                self._start_reading(flow)
+            await self._begin(flow, mode)
             await self._oversee(flow, nursery)
             nursery.cancel_scope.cancel()
 
-    def _connected(self, connection: Connection, asked: Asked) -> bool:
-        """Say to whom we are connected; False: it was over at once."""
-        sock, candidate = connection.sock, connection.candidate
+    async def _begin(self, flow: Flow, mode: LegMode) -> None:
+        """Read what speaks first; where TLS comes first, see to that."""
+        match mode:
+            case LegMode.CLEAR:
+                self._start_reading(flow.client, flow.server)
+            case LegMode.CLEAR_TO_DIRECT | LegMode.CLEAR_TO_PLAIN:
+                self._start_reading(flow.client)
+            case LegMode.DIRECT_TLS | LegMode.DIRECT_TO_PLAIN:
+                await self._secure(flow, self._new_securing(flow, self._around.domain))
+            case LegMode.DIRECT_TO_CLEAR:
+                await self._open_server_stream(flow)
+            case _:
+                assert_never(mode)
+
+    async def _open_server_stream(self, flow: Flow) -> None:
+        """Have the core lead the server into TLS, for the domain that the client's hello asks for."""
+        securing = self._new_securing(flow, self._around.domain)
         try:
-            server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+            with trio.fail_after(self._limits.handshake_seconds_max):
+                domain = await securing.look()
+            if domain is None:
+                nothing = HandshakeRefused(TlsFailure.NO_NAME, "the client asks for no domain and none is configured")
+                raise SecureFailed(securing.failure(nothing))
+        except trio.TooSlowError:
+            self._tls_failed(flow, securing.failure(TimeoutError()))
+        except SecureFailed as failed:
+            self._tls_failed(flow, failed.event)
+        else:
+            now = self._wall_ns()
+            self._plane.carry_out(flow, flow.core.open_server_stream(in_letters(domain), now), now)
+            self._start_reading(flow.server)
+
+    async def _answer_first(self, asked: Asked) -> Connection | None:
+        """Answer a client that does not speak before it is told that it may, and forget how: it is told once.
+
+        That is when the server is connected, or at once where only its first words say which server that is.
+        """
+        answer, connection = self._answer, None
+        assert answer is not None
+        if not self._around.route.needs_domain and (connection := await self._connect(asked)) is None:
+            return None
+        self._answer = None
+        answer.connected(self._server_end)
+        return connection
+
+    async def _connect(self, asked: Asked) -> Connection | None:
+        """Connect to the server, and see that this is not ourselves. None: the session is over."""
+        if self._arrival.peer in self._around.server_ends:
+            # What we connect to is turned back to us. The session that connected has noted its end before it sent a
+            # byte, and by the first of those bytes, or by a request of its client's, we are here.
+            host, port = self._arrival.dialled.ip, self._arrival.dialled.port
+            self._connect_failed(
+                UpstreamFailed(host=host, port=port, reason=UpstreamFailure.LOOP, errno=None, seconds=0.0)
+            )
+            return None
+        try:
+            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
+        except ConnectFailed as failed:
+            self._connect_failed(failed.failure)
+            return None
+        self._server = connection.sock
+        tune(connection.sock, keepalive_seconds=self._limits.keepalive_seconds)
+        try:
+            connection.sock.getpeername()
         except OSError as error:  # it took the connection and reset it at once
-            self._note(
+            self._connect_failed(
                 UpstreamFailed(
-                    host=candidate.host,
-                    port=candidate.port,
+                    host=connection.candidate.host,
+                    port=connection.candidate.port,
                     reason=UpstreamFailure.OTHER,
                     errno=errno.errorcode.get(error.errno or 0),
                     seconds=connection.seconds,
                     domain=asked.domain,
                 )
             )
-            self._close(CloseCause.UPSTREAM_FAILED)
-            return False
+            return None
+        self._server_end = endpoint_of(connection.sock.getsockname())
+        self._around.server_ends.add(self._server_end)
+        return connection
+
+    def _connect_failed(self, failure: UpstreamFailed) -> None:
+        self._note(failure)
+        if self._answer is not None:
+            self._answer.failed(failure.reason)
+        self._close(CloseCause.UPSTREAM_FAILED)
+
+    def _note_connected(self, connection: Connection, asked: Asked) -> None:
+        """Say to whom we are connected."""
+        candidate, local = connection.candidate, self._server_end
+        assert local is not None
         self._note(
             UpstreamConnected(
                 host=candidate.host,
-                server=server,
+                server=Endpoint(endpoint_of((candidate.address, 0)).ip, candidate.port),
                 local=local,
                 seconds=connection.seconds,
                 tls=candidate.tls,
@@ -217,10 +297,9 @@ class Relay:
                 weight=candidate.weight,
             )
         )
-        return True
 
-    async def _first_byte(self) -> LegMode | None:
-        """Look at what the client begins with. None: the session is over."""
+    async def _first_byte(self) -> bool | None:
+        """Look at what the client begins with; tell whether that is TLS. None: the session is over."""
         with trio.move_on_after(self._limits.first_byte_seconds_max) as waiting:
             await trio.lowlevel.wait_readable(self._sock)
         if waiting.cancelled_caught:
@@ -239,32 +318,36 @@ class Relay:
             self._note(UnsupportedTransport(looks_like=looks_like))
             self._close(CloseCause.UNSUPPORTED_TRANSPORT)
             return None
-        return LegMode.DIRECT_TLS if transport is Transport.TLS else LegMode.CLEAR
+        return transport is Transport.TLS
 
     def _first_end(self, how: EndOfInput) -> None:
         """The client left without a word."""
         self._carry_out(self._ensure_core().end_of_input(Side.CLIENT, how, self._wall_ns()))
 
-    def _start_reading(self, flow: Flow) -> None:
-        for leg in (flow.client, flow.server):
+    def _start_reading(self, *legs: Leg) -> None:
+        for leg in legs:
             self._plane.release(leg, Hold.SET_UP)
 
-    async def _secure(self, flow: Flow, *, direct: bool, domain: str | None) -> None:
-        """TLS on both legs, told to the core step by step; on failure the core says Close."""
-        self._direct = direct
+    def _new_securing(self, flow: Flow, domain: str | None) -> Securing:
         self._securing = securing = Securing(
             flow=flow,
             contexts=self._around.contexts,
             limits=self._limits,
-            direct=direct,
+            direct=self._mode.is_direct,
+            server_tls=self._mode.server_tls,
             domain=domain,
             own_names=self._around.own_names,
             passthrough=self._around.passthrough,
             client_address=self._arrival.client.ip,
         )
+        return securing
+
+    async def _secure(self, flow: Flow, securing: Securing) -> None:
+        """TLS on the legs that get it, told to the core step by step; on failure the core says Close."""
+        has_server_tls = self._mode.server_tls is not ServerTls.NONE
         try:
             with trio.fail_after(self._limits.handshake_seconds_max):
-                for secure_leg in (securing.secure_server, securing.secure_client):
+                for secure_leg in (securing.secure_server, securing.secure_client)[not has_server_tls :]:
                     facts = await secure_leg()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
@@ -277,6 +360,8 @@ class Relay:
             self._tls_failed(flow, securing.failure(TimeoutError()))
         except SecureFailed as failed:
             self._tls_failed(flow, failed.event)
+        if flow.close is None:
+            self._start_reading(flow.client, flow.server)
 
     def _given_up(self, leg: Leg, error: ssl.SSLError) -> TlsFailed | None:
         """What an alert says that came when TLS was up. A client may refuse our certificate as late as that."""
@@ -298,7 +383,7 @@ class Relay:
             return failure_of(
                 error,
                 Side.SERVER,
-                direct=self._direct,
+                direct=self._mode.server_tls is ServerTls.DIRECT,
                 seconds=trio.current_time() - begun,
                 server_name=wanted.domain,
                 certificate=identity.certificate,
@@ -325,9 +410,8 @@ class Relay:
                 _pass_on_fins(flow)
             if not self._send_what_waits(flow, nursery) and flow.starttls is not None:
                 starttls, flow.starttls = flow.starttls, None
-                await self._secure(flow, direct=False, domain=starttls.domain)
-                if flow.close is None:
-                    self._start_reading(flow)
+                # With direct TLS the hello has been looked at, before the server was led into TLS.
+                await self._secure(flow, self._securing or self._new_securing(flow, starttls.domain))
                 continue
             now = self._wall_ns()
             tick_ns = flow.tick_ns = flow.core.next_tick_ns
@@ -343,7 +427,7 @@ class Relay:
         """See that somebody sends what waits; tell whether anything does."""
         waiting = False
         for leg in (flow.client, flow.server):
-            if leg.backlog or leg.hold & Hold.BUSY:
+            if leg.backlog is not None or leg.hold & Hold.BUSY:
                 waiting = True
                 if not leg.flushing:
                     leg.flushing = True
@@ -360,7 +444,7 @@ class Relay:
         """Send the backlog of ``leg``, then let its source be read again."""
         stall = _Stall(self._limits, trio.current_time())
         try:
-            while leg.backlog or leg.hold & Hold.BUSY:
+            while leg.backlog is not None or leg.hold & Hold.BUSY:
                 taken = self._try_to_send(leg)
                 if taken is _Taken.SOME:
                     stall = _Stall(self._limits, trio.current_time())
@@ -381,7 +465,7 @@ class Relay:
 
     def _try_to_send(self, leg: Leg) -> "_Taken":
         """Offer what waits, unchanged."""
-        if not leg.backlog:
+        if leg.backlog is None:
             return _Taken.NOTHING
         piece = leg.backlog[0]
         try:
@@ -393,10 +477,7 @@ class Relay:
         except OSError as error:
             self._plane.send_failed(leg, error)
             return _Taken.SOME
-        if sent == len(piece):
-            leg.backlog.popleft()
-        else:
-            leg.backlog[0] = piece[sent:]
+        leg.taken(sent)
         return _Taken.SOME
 
     def _stalled(self, flow: Flow, leg: Leg, stall: "_Stall") -> bool:
@@ -419,7 +500,7 @@ class Relay:
                 closes=True,
             )
         )
-        leg.backlog.clear()
+        leg.backlog = None
         self._close(CloseCause.LIMIT_REACHED)
         return True
 
@@ -460,6 +541,10 @@ class Relay:
 
     def _close_sockets(self) -> None:
         flow = self._flow
+        if self._server_end is not None:
+            self._around.server_ends.discard(self._server_end)
+        if self._server is not None:
+            close_socket(self._server)
         if flow is None:
             # Unread bytes, and all were only peeked at, would turn the close into a reset.
             with contextlib.suppress(OSError):
@@ -503,7 +588,7 @@ class Relay:
 
     def _ensure_core(self) -> SessionCore:
         if self._core is None:
-            self._core = self._around.new_session(LegMode.CLEAR, self._accepted_at_ns, self._names)
+            self._core = self._around.new_session(self._mode, self._accepted_at_ns, self._names)
         return self._core
 
     def _carry_out(self, actions: list[Action]) -> None:
@@ -518,6 +603,14 @@ class Relay:
 
     def _note(self, event: Event) -> None:
         self._around.channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+def in_letters(domain: str) -> str:
+    """Return ``domain``, from a ClientHello, as a stream header has it: in U-labels (RFC 7622 section 3.2.1)."""
+    try:
+        return enforce_domainpart(domain)
+    except JidError:
+        return domain
 
 
 class _Taken(enum.Enum):

@@ -1,9 +1,12 @@
-"""TLS on both legs of one session: look at the ClientHello, secure the server leg, then the client leg.
+"""TLS on the legs of one session: look at the ClientHello, secure the server leg, then the client leg.
 
 The server decides. Its handshake comes first, with the name and ALPN the client asked for and no version above the
 client's; the client's handshake is then pinned to the version and ALPN the server chose, so that both legs have one
 version (XEP-0515) and a client that works directly works through us. The ClientHello is only peeked at: OpenSSL reads
 it again.
+
+Where the legs begin differently, ALPN belongs to the leg that begins with TLS (XEP-0368): a client's offer is answered
+by us, a server is offered ``xmpp-client``. A server leg that stays in clear leaves the choice of version to the client.
 
 **Waiting for the hello** asks the kernel for a count of octets (SO_RCVLOWAT), so a hello that comes byte by byte costs
 a handful of wake-ups. A wake-up with fewer octets than asked for means that no more will come: it is never waited
@@ -25,6 +28,7 @@ import trio
 
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Side
+from xproxy.events.connection import ServerTls
 from xproxy.events.tls import (
     CertificateFacts,
     StarttlsInjection,
@@ -45,6 +49,8 @@ from xproxy.tls.verify import UpstreamIdentity, server_name_for
 _WHITESPACE: Final = frozenset(b" \t\r\n")
 _WHITESPACE_MAX: Final = 16  # octets tolerated between <starttls/> and the ClientHello
 _TOP_VERSION: Final = 0x0304
+_VERSION_NAMES: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_ALPN_OF_CLIENTS: Final = "xmpp-client"  # XEP-0368 section 4
 
 # What a server may be offered in the client's name; anything else it might answer with is nothing we relay.
 _ALPN_PASSED_ON: Final = frozenset({"xmpp-client", "xmpp-server", "h2", "http/1.1"})
@@ -87,11 +93,19 @@ class Contexts(Protocol):
         """Return the certificate that was refused in a handshake that failed."""
 
     async def client_context(
-        self, *, domain: str | None, server_name: str | None, identity: UpstreamIdentity, version: str, alpn: str | None
+        self,
+        *,
+        domain: str | None,
+        server_name: str | None,
+        identity: UpstreamIdentity | None,
+        version: str,
+        alpn: str | None,
     ) -> tuple[ssl.SSLContext, CertificateFacts]:
         """Return a context for the client's handshake, of ``version`` ("TLSv1.3") alone, and the certificate in it.
 
-        ``domain``: the stream's; ``server_name``: the client's SNI. Raises HandshakeRefused: there is no certificate.
+        ``domain``: the stream's; ``server_name``: the client's SNI; ``identity``: None without TLS upstream.
+
+        Raises: HandshakeRefused: there is no certificate.
         """
 
 
@@ -177,13 +191,15 @@ class Securing:
         contexts: Contexts | None,
         limits: SessionLimits,
         direct: bool,
+        server_tls: ServerTls,
         domain: str | None,
         own_names: frozenset[str],
         passthrough: PassthroughMemory | None = None,
         client_address: str = "",
     ) -> None:
-        """Prepare. ``domain``: the stream's, or with direct TLS the configured one.
+        """Prepare. ``direct``: TLS is the first the client says; ``server_tls``: how it begins on the server's leg.
 
+        ``domain``: the stream's, or with direct TLS the configured one.
         ``own_names``: hosts that clients dial to reach us; with direct TLS they say nothing about the XMPP domain.
         ``passthrough``: who is let through undecrypted, by ``client_address`` (without port) and hello.
         """
@@ -191,6 +207,8 @@ class Securing:
         self._contexts = contexts
         self._limits = limits
         self._direct = direct
+        self._server_tls = server_tls
+        self._begins_alike = direct is (server_tls is ServerTls.DIRECT) and server_tls is not ServerTls.NONE
         self._domain = domain
         self._own_names = own_names
         self._passthrough = passthrough
@@ -221,24 +239,42 @@ class Securing:
         except NotTls as injected:
             raise SecureFailed(StarttlsInjection(sent_by=self._leg, octets=injected.octets)) from None
 
+    async def look(self) -> str | None:
+        """Look at the ClientHello; return the domain that a client with direct TLS asks for, in letters of the DNS.
+
+        Raises:
+            SecureFailed: there is none, or the name is none.
+        """
+        try:
+            await self._look()
+            return server_name_for(self._domain)
+        except (OSError, EOFError, ValueError, HelloIncomplete, HelloMalformed, HandshakeRefused) as error:
+            raise SecureFailed(self.failure(error)) from None
+
+    async def _look(self) -> ClientHello:
+        if self._hello is None:
+            self._hello = hello = await peek_hello(
+                self._flow.client.sock, bytes_max=self._limits.hello_bytes_max, after_starttls=not self._direct
+            )
+            if self._direct:
+                self._domain = self._domain_asked_for(hello) or self._domain
+            if self._contexts is None:
+                raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, "this proxy was started without certificates")
+        return self._hello
+
     async def _secure_server(self) -> TlsEstablished:
         flow = self._flow
-        self._hello = hello = await peek_hello(
-            flow.client.sock, bytes_max=self._limits.hello_bytes_max, after_starttls=not self._direct
-        )
-        if self._contexts is None:
-            raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, "this proxy was started without certificates")
+        hello = await self._look()
+        assert self._contexts is not None
         self._leg, self._begun = Side.SERVER, trio.current_time()
-        if not self._direct and (octets := waiting_octets(flow.server.sock)):
+        if self._server_tls is ServerTls.STARTTLS and (octets := waiting_octets(flow.server.sock)):
             raise NotTls(octets)  # before a ClientHello a server has nothing to say
         if self._passthrough is not None and (client := self._passthrough.admit(self._client_address, hello)):
             raise PassedOn(begin_event(client, hello, direct=self._direct))
-        if self._direct:
-            self._domain = self._domain_asked_for(hello) or self._domain
         self._server_name = server_name_for(self._domain)
         context = self._contexts.server_context(
             top_version=min(hello.top_version, _TOP_VERSION),
-            alpn=tuple(name for name in hello.alpn if name in _ALPN_PASSED_ON),
+            alpn=self._alpn_offer(hello),
         )
         tls = self._wrap(flow.server, context, server_name=self._server_name)
         try:
@@ -252,7 +288,7 @@ class Securing:
         return tls_established(
             tls,
             Side.SERVER,
-            direct=self._direct,
+            direct=self._server_tls is ServerTls.DIRECT,
             seconds=trio.current_time() - self._begun,
             server_name=self._server_name,
             certificate=identity.certificate,
@@ -263,30 +299,26 @@ class Securing:
         """Shake hands with the client, in the version and with the ALPN answer of the server.
 
         Raises:
-            SecureFailed: the handshake failed.
+            SecureFailed: the handshake failed, or, if this is the first look, something that is not TLS stood there.
         """
         try:
             return await self._secure_client()
-        except (OSError, EOFError, ValueError, HandshakeRefused) as error:
+        except (OSError, EOFError, ValueError, HelloIncomplete, HelloMalformed, HandshakeRefused) as error:
             raise SecureFailed(self.failure(error)) from None
+        except NotTls as injected:
+            raise SecureFailed(StarttlsInjection(sent_by=self._leg, octets=injected.octets)) from None
 
     async def _secure_client(self) -> TlsEstablished:
-        flow, hello, identity = self._flow, self._hello, self._identity
-        server = flow.server.tls
+        flow, hello = self._flow, await self._look()
         assert self._contexts is not None
-        assert hello is not None
-        assert identity is not None
-        assert server is not None
         self._leg, self._begun = Side.CLIENT, trio.current_time()
         self._certificate = None
-        version = server.version()
-        assert version is not None
         context, self._certificate = await self._contexts.client_context(
             domain=self._domain,
             server_name=hello.server_name,
-            identity=identity,
-            version=version,
-            alpn=server.selected_alpn_protocol(),
+            identity=self._identity,
+            version=self._client_version(hello),
+            alpn=self._alpn_answer(hello),
         )
         tls = self._wrap(flow.client, context)
         await shake_hands(tls)
@@ -299,6 +331,30 @@ class Securing:
             hello=hello,
             certificate=self._certificate,
         )
+
+    def _alpn_offer(self, hello: ClientHello) -> tuple[str, ...]:
+        if self._begins_alike:
+            return tuple(name for name in hello.alpn if name in _ALPN_PASSED_ON)
+        return (_ALPN_OF_CLIENTS,) if self._server_tls is ServerTls.DIRECT else ()
+
+    def _alpn_answer(self, hello: ClientHello) -> str | None:
+        if self._begins_alike:
+            server = self._flow.server.tls
+            assert server is not None
+            return server.selected_alpn_protocol()
+        return _ALPN_OF_CLIENTS if self._direct and _ALPN_OF_CLIENTS in hello.alpn else None
+
+    def _client_version(self, hello: ClientHello) -> str:
+        """The version of the server leg; without TLS there, the highest that client and proxy speak."""
+        server = self._flow.server.tls
+        if server is not None:
+            version = server.version()
+            assert version is not None
+            return version
+        top = min(hello.top_version, _TOP_VERSION)
+        if top not in _VERSION_NAMES:
+            raise HandshakeRefused(TlsFailure.VERSION, "the client speaks no version from 1.2 on")
+        return _VERSION_NAMES[top]
 
     def _domain_asked_for(self, hello: ClientHello) -> str | None:
         """The XMPP domain in the client's SNI (XEP-0368 section 2): no address, and no name of ours."""
@@ -342,7 +398,7 @@ class Securing:
         return failure_of(
             error,
             self._leg,
-            direct=self._direct,
+            direct=self._direct if self._leg is Side.CLIENT else self._server_tls is ServerTls.DIRECT,
             seconds=trio.current_time() - self._begun,
             hello=self._hello,
             server_name=self._server_name if self._leg is Side.SERVER else None,

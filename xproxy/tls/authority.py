@@ -12,11 +12,19 @@ opposite, ``ca.pem`` without its key, is refused with a sentence: nobody but the
 
 Certificates keep to RFC 5280 as OpenSSL's ``-x509_strict`` and Python 3.13's defaults check it. The CA may sign leaves
 only (pathlen 0) and bears the start of its key's hash in its name, so that two installations are never confused.
+
+**Name constraints** (RFC 5280 section 4.2.1.10). A CA that was made for certain domains says so in its certificate,
+critically: whoever steals its key can then impersonate these domains and those below them, and no other, to clients
+that compare dNSNames. Addresses are excluded, since a constraint on names says nothing about them. SRVName and xmppAddr
+stay unconstrained: a subtree of type otherName would be proper (RFC 4985 section 4), but verifiers that cannot judge
+one (OpenSSL, GnuTLS) then refuse every leaf. Constraints cannot be added later: clients trust the CA's first form.
 """
 
 import contextlib
 import fcntl
 import hashlib
+import ipaddress
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -49,16 +57,21 @@ __all__ = [
     "LeavesMaxReached",
     "ServerFiles",
     "may_mint",
+    "permitted_domains",
     "read_ca_certificate",
     "stored_leaves",
 ]
 
+log = logging.getLogger(__name__)
+
 CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 396  # browsers and Apple's platforms refuse more than 397 or 398
 LEAF_RENEWAL_DAYS: Final = 30
+RETRY: Final = timedelta(hours=1)  # after a renewal that failed, or gained nothing
 CLOCK_SKEW: Final = timedelta(hours=1)  # a client's clock may be behind ours
 LEAVES_MAX: Final = 1_000
 COMMON_NAME_CHARS_MAX: Final = 64  # RFC 5280 appendix A, ub-common-name
+_ALL_ADDRESSES: Final = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 _FILE_NAME_CHARS_MAX: Final = 200  # a file's name has at most 255 octets, a domain 253
 
 
@@ -94,11 +107,13 @@ class Authority:
 
     directory: Path
     certificate: x509.Certificate
+    permitted: tuple[str, ...]  # domains that the CA may sign for, with those below them; none: any
     _key: ec.EllipticCurvePrivateKey = attrs.field(repr=False)
     _leaf_key: ec.EllipticCurvePrivateKey = attrs.field(repr=False)
     _now: Callable[[], datetime]
     _leaves_max: int
-    _leaves: dict[str, tuple[datetime, LeafFiles]] = attrs.field(factory=dict, repr=False)
+    # Renewal, leaf, end; by name in A-labels.
+    _leaves: dict[str, tuple[datetime, LeafFiles, datetime]] = attrs.field(factory=dict, repr=False)
     _mutex: threading.Lock = attrs.field(factory=threading.Lock, repr=False)
 
     @classmethod
@@ -108,19 +123,21 @@ class Authority:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         leaves_max: int = LEAVES_MAX,
+        domains: tuple[str, ...] = (),
     ) -> Self:
         """Return the CA in ``directory``, made now if there is none. Nothing needs closing.
 
-        ``now`` returns aware datetimes.
+        ``now`` returns aware datetimes. ``domains``: a CA that is made now may sign for these and those below alone;
+        in A-labels.
 
         Raises: FileProblem: unreadable, unwritable, expired, or files that do not belong together.
         """
         make_state_directory(directory)
         make_state_directory(directory / "leaves")
         with _locked(directory):
-            certificate, key = _open_ca(directory, now())
+            certificate, key = _open_ca(directory, now(), domains)
             leaf_key = _open_key(directory / "leaf.key", "the leaf key")
-        return cls(directory, certificate, key, leaf_key, now, leaves_max)
+        return cls(directory, certificate, permitted_domains(certificate), key, leaf_key, now, leaves_max)
 
     @property
     def certificate_path(self) -> Path:
@@ -137,13 +154,26 @@ class Authority:
         """The file of the key that all leaves share."""
         return self.directory / "leaf.key"
 
+    def permits(self, domain: str) -> bool:
+        """Return whether the CA's own certificate lets it sign for ``domain``, a valid one."""
+        if not self.permitted:
+            return True
+        name = domain_to_ascii(domain)
+        return any(name == each or name.endswith(f".{each}") for each in self.permitted)
+
+    def kept_leaf(self, domain: str) -> LeafFiles | None:
+        """Return the certificate for ``domain`` if it is at hand and need not be renewed: no file is touched."""
+        known = self._leaves.get(domain_to_ascii(domain))
+        return known[1] if known is not None and self._now() < known[0] else None
+
     def leaf(self, domain: str) -> LeafFiles:
         """Return the certificate for ``domain``, made or renewed if needed. Whether it may exist: ``may_mint``.
 
-        Mostly a look into memory; the first time a file is read, or written and synced (milliseconds).
+        Mostly a look into memory; the first time and at renewal a file is read, or written and synced (milliseconds).
+        What cannot be renewed, for a disk is full, is shown until its end.
 
         Raises:
-            HandshakeRefused: NO_CERTIFICATE for an address, BAD_NAME for what is no name.
+            HandshakeRefused: NO_CERTIFICATE for an address or what the CA may not sign for, BAD_NAME for no name.
             LeavesMaxReached, FileProblem.
         """
         try:
@@ -154,15 +184,27 @@ class Authority:
                     TlsFailure.NO_CERTIFICATE, "the local CA certifies names, not addresses"
                 ) from None
             raise HandshakeRefused(TlsFailure.BAD_NAME, str(error)) from None
+        if not self.permits(name):
+            only = ", ".join(self.permitted)
+            raise HandshakeRefused(
+                TlsFailure.NO_CERTIFICATE, f"the local CA may certify {only} only (xproxy certs show)"
+            )
         now = self._now()
         with self._mutex:
             if (known := self._leaves.get(name)) and now < known[0]:
                 return known[1]
-            with _locked(self.directory):
-                certificate, leaf = self._read_or_mint(name, now)
+            try:
+                with _locked(self.directory):
+                    certificate, leaf = self._read_or_mint(name, now)
+            except FileProblem as problem:
+                if known is None or now >= known[2]:
+                    raise
+                log.error("the certificate for %s is not renewed and ends on %s: %s", name, known[2].date(), problem)
+                self._leaves[name] = now + RETRY, known[1], known[2]
+                return known[1]
             renewal = certificate.not_valid_after_utc - timedelta(days=LEAF_RENEWAL_DAYS)
             # An authority in its last month gives leaves that are due at once: keep those for a while all the same.
-            self._leaves[name] = max(renewal, now + timedelta(hours=1)), leaf
+            self._leaves[name] = max(renewal, now + RETRY), leaf, certificate.not_valid_after_utc
             return leaf
 
     def _read_or_mint(self, name: str, now: datetime) -> tuple[x509.Certificate, LeafFiles]:
@@ -246,7 +288,18 @@ def stored_leaves(directory: Path) -> list[tuple[Path, x509.Certificate]]:
     return found
 
 
-def _open_ca(directory: Path, now: datetime) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def permitted_domains(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the domains that the CA ``certificate`` may sign for, with those below them; none: any."""
+    try:
+        constraints = certificate.extensions.get_extension_for_class(x509.NameConstraints).value
+    except (x509.ExtensionNotFound, ValueError):
+        return ()
+    return tuple(tree.value for tree in constraints.permitted_subtrees or () if isinstance(tree, x509.DNSName))
+
+
+def _open_ca(
+    directory: Path, now: datetime, domains: tuple[str, ...]
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     certificate_path, key_path = directory / "ca.pem", directory / "ca.key"
     if certificate_path.exists() and not key_path.exists():
         raise FileProblem(
@@ -256,7 +309,7 @@ def _open_ca(directory: Path, now: datetime) -> tuple[x509.Certificate, ec.Ellip
         )
     key = _open_key(key_path, "the CA key")
     if not certificate_path.exists():
-        write_file(certificate_path, _make_ca(key, now).public_bytes(Encoding.PEM), mode=0o644)
+        write_file(certificate_path, _make_ca(key, now, domains).public_bytes(Encoding.PEM), mode=0o644)
     certificate = read_ca_certificate(directory)
     check_ca(certificate, key, now, certificate_path, key_path)
     return certificate, key
@@ -295,7 +348,7 @@ def _open_key(path: Path, what: str) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _make_ca(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+def _make_ca(key: ec.EllipticCurvePrivateKey, now: datetime, domains: tuple[str, ...]) -> x509.Certificate:
     key_hash = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()[:8]
     name = x509.Name(
         [
@@ -304,9 +357,17 @@ def _make_ca(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate
         ]
     )
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    builder = _builder(name, name, key.public_key())
+    if domains:
+        builder = builder.add_extension(
+            x509.NameConstraints(
+                permitted_subtrees=[x509.DNSName(domain) for domain in domains],
+                excluded_subtrees=[x509.IPAddress(network) for network in _ALL_ADDRESSES],
+            ),
+            critical=True,
+        )
     return (
-        _builder(name, name, key.public_key())
-        .not_valid_before(now - CLOCK_SKEW)
+        builder.not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + timedelta(days=CA_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)

@@ -16,7 +16,7 @@ import trio
 
 from xproxy.config.tls import TlsSettings
 from xproxy.config.upstream import UpstreamSettings
-from xproxy.errors import XproxyError
+from xproxy.errors import FileProblem, XproxyError
 from xproxy.events.tls import CertificateFacts, TlsFailure
 from xproxy.jid import is_ip_address
 from xproxy.tls.authority import Authority, LeavesMaxReached, may_mint
@@ -65,7 +65,6 @@ class TlsService:
         self._now = now
         self.on_leaves_max = on_leaves_max
         self._client_leg = ClientLegContexts()
-        self._known: set[str] = set()  # names whose leaf is in the authority's memory
         self._material = self._read()
 
     @property
@@ -77,7 +76,6 @@ class TlsService:
     def reload(self) -> None:
         """Read every file again. Raises FileProblem; then everything stays as it was."""
         material = self._read()
-        self._known.clear()
         self._client_leg.clear()
         self._material = material
 
@@ -91,7 +89,16 @@ class TlsService:
             authority = Authority.open_(self._state, self._now, leaves_max=settings.leaves_max)
             if upstream.domain is not None and not is_ip_address(upstream.domain):
                 # Before strangers can fill leaves_max with other names that the server's certificate covers.
-                authority.leaf(upstream.domain)
+                try:
+                    authority.leaf(upstream.domain)
+                except HandshakeRefused as refused:
+                    path = authority.certificate_path
+                    raise FileProblem(
+                        f"the CA {path} cannot certify --domain {upstream.domain}: {refused.detail}",
+                        f"move {path} and its key away and run xproxy certs init --domain {upstream.domain} for a new "
+                        "CA, which clients must then trust",
+                        path=path,
+                    ) from refused
         server_leg = ServerLegContexts.load(upstream.ca_file, verify=upstream.verify == "full")
         return _Material(files=files, authority=authority, server_leg=server_leg)
 
@@ -119,7 +126,13 @@ class TlsService:
     # The client leg ---------------------------------------------------------------------------------------------
 
     async def client_context(
-        self, *, domain: str | None, server_name: str | None, identity: UpstreamIdentity, version: str, alpn: str | None
+        self,
+        *,
+        domain: str | None,
+        server_name: str | None,
+        identity: UpstreamIdentity | None,
+        version: str,
+        alpn: str | None,
     ) -> tuple[ssl.SSLContext, CertificateFacts]:
         """Return a context for the client's handshake, and the certificate in it.
 
@@ -142,18 +155,17 @@ class TlsService:
             raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, problem.message) from problem
 
     async def _leaf(
-        self, authority: Authority, domain: str | None, server_name: str | None, identity: UpstreamIdentity
+        self, authority: Authority, domain: str | None, server_name: str | None, identity: UpstreamIdentity | None
     ) -> LeafFiles:
-        proven = identity.names if identity.is_proven else None
+        proven = identity.names if identity is not None and identity.is_proven else None
         for name in self._candidates(domain, server_name):
-            if may_mint(name, self._upstream.domain, proven):
-                if name in self._known:
-                    return authority.leaf(name)
-                # The first time files are read, or written and synced: not on the thread that serves everybody.
-                leaf = await trio.to_thread.run_sync(authority.leaf, name)
-                self._known.add(name)
-                return leaf
+            if may_mint(name, self._upstream.domain, proven) and authority.permits(name):
+                # Else files are read, or written and synced: not on the thread that serves everybody.
+                leaf = authority.kept_leaf(name)
+                return leaf if leaf is not None else await trio.to_thread.run_sync(authority.leaf, name)
         detail = "certificates are made for --domain and for names the verified server certificate bears, alone"
+        if permitted := authority.permitted:
+            detail += f"; and the CA may certify {', '.join(permitted)} only"
         raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, detail)
 
     def _candidates(self, domain: str | None, server_name: str | None) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """What the session core tells the relay to do. The relay carries a list out in order."""
 
 import enum
+import functools
 
 import attrs
 
 from xproxy.events import EndOfInput, Event, Side
-from xproxy.events.connection import CloseCause
+from xproxy.events.connection import CloseCause, ServerTls
 
 
-@attrs.frozen
+@attrs.define(hash=True)  # frozen in fact; a frozen class takes twice the time to make, and there is one for each chunk
 class Forward:
     """Send ``data``, as it came, to the side opposite to the one it was received from."""
 
@@ -39,9 +40,9 @@ class Resume:
 
 @attrs.frozen(kw_only=True)
 class StartTls:
-    """Begin TLS on both legs: look at the ClientHello, secure the server leg, then the client leg.
+    """Begin TLS: look at the ClientHello, secure the server leg (if it is to be), then the client leg.
 
-    Both legs are paused already. The relay reports with ``tls_established`` or ``tls_failed``.
+    What is read by then is paused already. The relay reports with ``tls_established`` or ``tls_failed``.
     """
 
     domain: str | None  # the stream's ``to``: SNI and reference name upstream
@@ -94,7 +95,33 @@ Action = Forward | Send | Pause | Resume | StartTls | VerifyName | Wake | Close 
 
 
 class LegMode(enum.Enum):
-    """How the session began on both legs."""
+    """How a session begins: on both legs alike, or on the client's leg otherwise than on the server's."""
 
     CLEAR = "clear"  # XML first; STARTTLS may follow
     DIRECT_TLS = "direct-tls"  # TLS from the first byte (XEP-0368)
+    CLEAR_TO_DIRECT = "clear-to-direct-tls"  # STARTTLS with us, then TLS from the first byte with the server
+    CLEAR_TO_PLAIN = "clear-to-plain"  # STARTTLS with us; the server's leg stays in clear
+    DIRECT_TO_CLEAR = "direct-tls-to-clear"  # we ask the server for STARTTLS
+    DIRECT_TO_PLAIN = "direct-tls-to-plain"
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether the client's leg begins with TLS."""
+        return self in (LegMode.DIRECT_TLS, LegMode.DIRECT_TO_CLEAR, LegMode.DIRECT_TO_PLAIN)
+
+    @property
+    def server_tls(self) -> ServerTls:
+        """How TLS begins on the server's leg."""
+        match self:
+            case LegMode.CLEAR | LegMode.DIRECT_TO_CLEAR:
+                return ServerTls.STARTTLS
+            case LegMode.DIRECT_TLS | LegMode.CLEAR_TO_DIRECT:
+                return ServerTls.DIRECT
+            case LegMode.CLEAR_TO_PLAIN | LegMode.DIRECT_TO_PLAIN:
+                return ServerTls.NONE
+
+    @classmethod
+    @functools.cache
+    def of(cls, *, direct: bool, server: ServerTls) -> "LegMode":
+        """Return the mode of a client that began with TLS (``direct``) or in clear, before ``server``."""
+        return next(mode for mode in cls if (mode.is_direct, mode.server_tls) == (direct, server))
