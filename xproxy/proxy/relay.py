@@ -427,7 +427,7 @@ class Relay:
         """See that somebody sends what waits; tell whether anything does."""
         waiting = False
         for leg in (flow.client, flow.server):
-            if leg.backlog or leg.hold & Hold.BUSY:
+            if leg.backlog is not None or leg.hold & Hold.BUSY:
                 waiting = True
                 if not leg.flushing:
                     leg.flushing = True
@@ -444,7 +444,7 @@ class Relay:
         """Send the backlog of ``leg``, then let its source be read again."""
         stall = _Stall(self._limits, trio.current_time())
         try:
-            while leg.backlog or leg.hold & Hold.BUSY:
+            while leg.backlog is not None or leg.hold & Hold.BUSY:
                 taken = self._try_to_send(leg)
                 if taken is _Taken.SOME:
                     stall = _Stall(self._limits, trio.current_time())
@@ -465,7 +465,7 @@ class Relay:
 
     def _try_to_send(self, leg: Leg) -> "_Taken":
         """Offer what waits, unchanged."""
-        if not leg.backlog:
+        if leg.backlog is None:
             return _Taken.NOTHING
         piece = leg.backlog[0]
         try:
@@ -477,10 +477,7 @@ class Relay:
         except OSError as error:
             self._plane.send_failed(leg, error)
             return _Taken.SOME
-        if sent == len(piece):
-            leg.backlog.popleft()
-        else:
-            leg.backlog[0] = piece[sent:]
+        leg.taken(sent)
         return _Taken.SOME
 
     def _stalled(self, flow: Flow, leg: Leg, stall: "_Stall") -> bool:
@@ -503,7 +500,7 @@ class Relay:
                 closes=True,
             )
         )
-        leg.backlog.clear()
+        leg.backlog = None
         self._close(CloseCause.LIMIT_REACHED)
         return True
 
