@@ -45,6 +45,8 @@ needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
 needs golang-go go
+needs dnsmasq-base dnsmasq
+[ -e /usr/lib/prosody/modules/mod_c2s_conn_throttle ] || missing="$missing prosody-modules"
 needs gnutls-bin certtool
 needs libnss3-tools certutil
 needs default-jdk-headless javac
