@@ -1,6 +1,5 @@
 """``xproxy cassette``: captures made into cassettes, and cassettes kept in order."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -9,14 +8,14 @@ import click
 
 from xproxy import __version__
 from xproxy.capture.cassette import REDACTION, Cassette
-from xproxy.capture.cassette_diff import diff_cassettes
 from xproxy.capture.cassette_xml import read_cassette, render_cassette
 from xproxy.capture.make import make_cassette
 from xproxy.capture.node import Node
-from xproxy.capture.strip import strip_cassette
-from xproxy.cli.output import make_console
+from xproxy.cli.output import make_console, replace_file
 from xproxy.errors import EXIT_NO, FileProblem, UsageProblem
+from xproxy.replay.cassette_diff import diff_cassettes
 from xproxy.replay.scrub import Scrubber
+from xproxy.replay.strip import strip_cassette
 
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 
@@ -58,7 +57,7 @@ def make(captures: tuple[Path, ...], out: Path | None, passwords: tuple[str, ...
         sys.stdout.buffer.write(data)
         sys.stdout.flush()
         return
-    _write(out, data)
+    replace_file(out, data)
     counts = f"{len(made.cassette.sessions)} sessions, {len(made.cassette.events)} events"
     click.echo(f"{out}: {counts}", err=True)
 
@@ -99,8 +98,8 @@ def check(files: tuple[Path, ...]) -> None:
             continue
         click.echo(f"{path}: ok, {len(found.sessions)} sessions, {len(found.events)} events")
     if problems:
-        for problem in problems[:-1]:
-            click.echo(f"xproxy: {problem}", err=True)
+        for other in problems[:-1]:
+            click.echo(f"xproxy: {other}", err=True)
         raise problems[-1]
 
 
@@ -117,7 +116,7 @@ def fmt(ctx: click.Context, files: tuple[Path, ...], only_check: bool) -> None:
             continue
         changed += 1
         if not only_check:
-            _write(path, data)
+            replace_file(path, data)
         click.echo(f"{path}: {'would be changed' if only_check else 'changed'}")
     if changed and only_check:
         ctx.exit(EXIT_NO)
@@ -136,7 +135,7 @@ def redact(files: tuple[Path, ...], bodies: bool, secrets: tuple[str, ...]) -> N
         if data == path.read_bytes():
             click.echo(f"{path}: nothing to take out")
             continue
-        _write(path, data)
+        replace_file(path, data)
         click.echo(f"{path}: {_count(old, new)} values taken out")
 
 
@@ -163,14 +162,3 @@ def diff(ctx: click.Context, old: Path, new: Path) -> None:
         console.print(line, style=styles.get(line[:1]), soft_wrap=True)
     if lines:
         ctx.exit(EXIT_NO)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write it whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise FileProblem.from_os_error(error, doing="write the cassette", path=path) from error

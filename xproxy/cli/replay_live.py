@@ -8,19 +8,21 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import trio
 
 from xproxy.capture.cassette import Cassette
-from xproxy.capture.cassette_xml import read_cassette
-from xproxy.cli.report import emit, report_options, stamped
+from xproxy.capture.cassette_xml import read_cassette, render_cassette
+from xproxy.cli.output import replace_file
+from xproxy.cli.report import Format, emit, report_options, stamped
 from xproxy.config.address import HostPort
 from xproxy.config.state import default_state_directory
 from xproxy.errors import UsageProblem
 from xproxy.peer.client import trusting
 from xproxy.replay.client import play_cassette
+from xproxy.replay.engine import Engine
 from xproxy.replay.passwords import collect_passwords
 from xproxy.replay.report import Report
 from xproxy.replay.server import Listening, serve_cassette
@@ -58,6 +60,7 @@ def _common(command: F) -> F:
                      help="How long to wait, after the last stanza, for what should not come."),
         click.option("--unexpected", type=click.Choice(["fail", "ignore"]), default="fail", show_default=True,
                      help="What to do about stanzas that were not recorded."),
+        click.option("--accept", is_flag=True, help="Write into the cassette what came instead of what was recorded."),
     ]  # fmt: skip
     command = report_options(command)
     for option in reversed(options):
@@ -80,10 +83,9 @@ def _settings(options: dict[str, Any]) -> ReplaySettings:
 @click.option("--no-tls", is_flag=True, help="Offer no TLS.")
 @click.option("--ready-file", type=_FILE, metavar="FILE", help="Written when it listens: the address.")
 @_common
-@click.pass_context
-def server(ctx: click.Context, cassette: Path, listen: str, state: Path, cert: Path | None, key: Path | None,
+def server(cassette: Path, listen: str, state: Path, cert: Path | None, key: Path | None,
            no_tls: bool, ready_file: Path | None, passwords: tuple[str, ...], password_file: Path | None,
-           format_: Literal["auto", "human", "json", "github"], junit: Path | None, **options: Any) -> None:  # fmt: skip
+           format_: Format, junit: Path | None, **options: Any) -> None:  # fmt: skip
     """Play the server of a cassette: what clients say must be what was recorded.
 
     STARTTLS and direct TLS on one port, with a certificate of the local CA (`xproxy certs show`); logins by SCRAM or
@@ -93,7 +95,24 @@ def server(ctx: click.Context, cassette: Path, listen: str, state: Path, cert: P
     address = _address(listen, "--listen")
     known = collect_passwords(played, passwords, password_file, os.environ)
     tls = None if no_tls else _server_tls(played, state, cert, key)
-    ctx.exit(_run(partial(_serve, played, address, tls, known, _settings(options), ready_file), format_, junit))
+    accept = _acceptor(cassette) if options["accept"] else _nothing
+    play = partial(_serve, played, address, tls, known, _settings(options), ready_file, accept)
+    click.get_current_context().exit(_run(play, format_, junit))
+
+
+def _nothing(engine: Engine) -> None:
+    """Accept nothing."""
+
+
+def _acceptor(path: Path) -> Callable[[Engine], None]:
+    def accept(engine: Engine) -> None:
+        before = render_cassette(engine.cassette)
+        after = render_cassette(engine.accepted())
+        if before != after:
+            replace_file(path, after)
+            click.echo(f"xproxy: {path} was changed; look at the difference before you commit it", err=True)
+
+    return accept
 
 
 async def _serve(
@@ -103,6 +122,7 @@ async def _serve(
     passwords: dict[str, str],
     settings: ReplaySettings,
     ready_file: Path | None,
+    accept: Callable[[Engine], None],
 ) -> Report:
     report: Report | None = None
     async with trio.open_nursery() as nursery:
@@ -117,15 +137,14 @@ async def _serve(
                 port=address.port,
                 settings=settings,
                 accept=_again(),
+                on_played=accept,
                 task_status=task_status,
             )
 
         listening: Listening = await nursery.start(run)
         click.echo(f"xproxy: {cassette.file} waits for clients at {listening.address}", err=True)
         if ready_file is not None:
-            from xproxy.cli.run import write_address
-
-            write_address(ready_file, listening.address)
+            replace_file(ready_file, f"{listening.address}\n".encode())
     assert report is not None
     return report
 
@@ -137,10 +156,9 @@ async def _serve(
 @click.option("--strict", is_flag=True, help="Nothing more may be in what the server says: no new feature, no new "
               "payload.")  # fmt: skip
 @_common
-@click.pass_context
-def client(ctx: click.Context, cassette: Path, connect: str, ca: Path | None, insecure: bool, strict: bool,
+def client(cassette: Path, connect: str, ca: Path | None, insecure: bool, strict: bool,
            passwords: tuple[str, ...], password_file: Path | None,
-           format_: Literal["auto", "human", "json", "github"], junit: Path | None, **options: Any) -> None:  # fmt: skip
+           format_: Format, junit: Path | None, **options: Any) -> None:  # fmt: skip
     """Play the clients of a cassette: what the server says must be what was recorded.
 
     The server must know the accounts, with the passwords given here, and be as it was when the cassette was recorded:
@@ -159,13 +177,12 @@ def client(ctx: click.Context, cassette: Path, connect: str, ca: Path | None, in
         settings=_settings(options),
         contains=not strict,
         accept=_again(),
+        on_played=_acceptor(cassette) if options["accept"] else _nothing,
     )
-    ctx.exit(_run(play, format_, junit))
+    click.get_current_context().exit(_run(play, format_, junit))
 
 
-def _run(
-    play: Callable[[], Any], format_: Literal["auto", "human", "json", "github"], junit: Path | None
-) -> int:
+def _run(play: Callable[[], Any], format_: Format, junit: Path | None) -> int:
     started = datetime.now(UTC)
     report: Report = trio.run(play)
     return emit(stamped(report, started, datetime.now(UTC)), format_, junit)
@@ -207,10 +224,9 @@ def _client_tls(ca: Path | None, insecure: bool) -> ssl.SSLContext:
 
 def _again() -> str:
     """Return the command that takes what came for what is right, without its passwords."""
-    words = [word for word in sys.argv[1:]]
     shown: list[str] = []
     skip = False
-    for word in words:
+    for word in sys.argv[1:]:
         if skip or word.startswith("--password="):
             skip = False
             continue
@@ -218,4 +234,4 @@ def _again() -> str:
             skip = True
             continue
         shown.append(word)
-    return shlex.join(["xproxy", *shown, "--accept"])
+    return shlex.join(["xproxy", *(word for word in shown if word != "--accept"), "--accept"])

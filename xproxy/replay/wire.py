@@ -5,6 +5,7 @@ from xproxy.capture.node import Node, render
 from xproxy.peer import services
 from xproxy.xmpp import ns
 
+
 def is_replayed_feature(feature: Node) -> bool:
     """Whether a stream feature stands in a cassette: what is live, or cannot be replayed, does not."""
     return feature.tag not in LIVE_FEATURES

@@ -15,15 +15,13 @@ _ANY: Final = "${any}"
 
 
 def strip_cassette(cassette: Cassette, *, bodies: bool, secrets: Sequence[str] = ()) -> Cassette:
-    """Return the cassette with ``${any}`` in place of secrets, of ``bodies``, and of each value with one of ``secrets``.
+    """Return the cassette with ``${any}`` in place of its secrets, of ``bodies``, and of values that hold ``secrets``.
 
     Placeholders stay: they hold nothing.
     """
     scrub = Scrubber(secrets)
     stripped = cassette.with_stanzas(lambda node: _strip(node, hide(node, bodies=bodies), scrub.finds))
-    meta = attrs.evolve(
-        cassette.meta, redaction=REDACTION, bodies="hidden" if bodies else cassette.meta.bodies
-    )
+    meta = attrs.evolve(cassette.meta, redaction=REDACTION, bodies="hidden" if bodies else cassette.meta.bodies)
     return attrs.evolve(stripped, meta=meta)
 
 
