@@ -44,6 +44,9 @@ needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
+needs systemd systemd-analyze
+needs pipx pipx
+needs strace strace
 needs golang-go go
 needs gnutls-bin certtool
 needs libnss3-tools certutil
