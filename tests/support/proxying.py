@@ -20,7 +20,7 @@ from tests.support.ends import tells_ends_apart
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.tls import TlsSettings
-from xproxy.config.upstream import UpstreamSettings
+from xproxy.config.upstream import UpstreamProxyProtocol, UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
@@ -257,6 +257,7 @@ async def proxying(
     upstream: HostPort | None = None,
     route: Route | None = None,
     domain: str | None = None,
+    proxy_protocol: UpstreamProxyProtocol = "none",
     receive_buffer: int | None = None,
     passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
@@ -275,7 +276,12 @@ async def proxying(
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         proxy = Proxy(
-            ProxySettings(listen=(HostPort("127.0.0.1", 0),), limits=limits or SessionLimits(), domain=domain),
+            ProxySettings(
+                listen=(HostPort("127.0.0.1", 0),),
+                limits=limits or SessionLimits(),
+                domain=domain,
+                proxy_protocol=proxy_protocol,
+            ),
             route=route or FixedRoute(server=upstream or HostPort("127.0.0.1", listening.getsockname()[1])),
             channel=channel,
             recorder=EventRecorder(),

@@ -10,6 +10,7 @@ from lxml import etree
 
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
+from xproxy.config.upstream import UpstreamProxyProtocol
 from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
@@ -32,6 +33,7 @@ class ProxySettings:
 
     listen: tuple[HostPort, ...]
     domain: str | None = None  # --domain: for direct TLS without a name that could be one
+    proxy_protocol: UpstreamProxyProtocol = "none"
     limits: SessionLimits = attrs.Factory(SessionLimits)
 
 
@@ -74,6 +76,7 @@ class Proxy:
         self._surroundings = Surroundings(
             limits=settings.limits,
             route=route,
+            proxy_protocol=settings.proxy_protocol,
             channel=channel,
             plane=self._plane,
             contexts=contexts,

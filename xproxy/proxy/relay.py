@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
+from xproxy.config.upstream import UpstreamProxyProtocol
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import (
     CloseCause,
@@ -44,6 +45,7 @@ from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.plane import Plane
+from xproxy.proxy.proxy_protocol import render_v1, render_v2
 from xproxy.proxy.route import Asked, Route
 from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
 from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
@@ -68,6 +70,8 @@ _LAST_READ_BYTES: Final = 65_536
 _LOOK_AGAIN_SECONDS: Final = 0.01
 """The plane reads the leg that a write waits for; it has no way to say that it did."""
 
+_PROXY_HEADERS: Final = {"v1": render_v1, "v2": render_v2}
+
 _NS: Final = 1_000_000_000
 
 
@@ -77,6 +81,7 @@ class Surroundings:
 
     limits: SessionLimits
     route: Route
+    proxy_protocol: UpstreamProxyProtocol  # how the server is told the client's address
     channel: Channel
     plane: Plane
     contexts: Contexts | None  # None: TLS fails on every session
@@ -161,6 +166,11 @@ class Relay:
         if direct is None:
             return
         asked = Asked(direct=direct, destination=self._arrival.destination)
+        if self._around.route.needs_domain:
+            try:
+                asked = attrs.evolve(asked, domain=await self._read_ahead(direct))
+            except _NothingToReadAhead:
+                return
         try:
             connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
         except ConnectFailed as failed:
@@ -219,9 +229,13 @@ class Relay:
 
     def _connected(self, connection: Connection, asked: Asked) -> bool:
         """Say to whom we are connected; False: it was over at once."""
-        sock, candidate = connection.sock, connection.candidate
+        sock, candidate, version = connection.sock, connection.candidate, self._around.proxy_protocol
         try:
             server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
+            if version != "none":  # ahead of everything else, TLS too
+                header = _PROXY_HEADERS[version](self._arrival.client, self._arrival.dialled)
+                sent = sock.send(header)
+                assert sent == len(header), "a new connection takes so much at once"
         except OSError as error:  # it took the connection and reset it at once
             self._note(
                 UpstreamFailed(
@@ -246,6 +260,7 @@ class Relay:
                 domain=asked.domain,
                 priority=candidate.priority,
                 weight=candidate.weight,
+                proxy_protocol=None if version == "none" else version,
             )
         )
         return True
@@ -271,6 +286,56 @@ class Relay:
             self._close(CloseCause.UNSUPPORTED_TRANSPORT)
             return None
         return transport is Transport.TLS
+
+    async def _read_ahead(self, direct: bool) -> str | None:
+        """Return the domain the client asks for, of what it sent so far; all of that stays where it is.
+
+        Raises:
+            _NothingToReadAhead: the session is over.
+        """
+        limits, begun = self._limits, trio.current_time()
+        hello: ClientHello | None = None
+        try:
+            with trio.fail_after(limits.header_seconds_max):
+                if direct:
+                    hello = await peek_hello(self._sock, bytes_max=limits.hello_bytes_max, after_starttls=False)
+                    return domain_asked_for(hello, self._around.own_names) or self._around.domain
+                opening = await peek_opening(self._sock, bytes_max=limits.header_bytes_max)
+                return opening.to or self._around.domain
+        except trio.TooSlowError:
+            self._close(CloseCause.NEGOTIATION_TIMEOUT)
+        except OpeningRefused:
+            self._judge_opening()
+        except HeaderCut as cut:
+            self._judge_opening()
+            if cut.ended:
+                self._first_end(EndOfInput.CLOSE_NOTIFY)
+            else:
+                self._note(
+                    LimitReached(
+                        limit="sessions.header_bytes_max",
+                        value=limits.header_bytes_max,
+                        sent_by=Side.CLIENT,
+                        closes=True,
+                    )
+                )
+                self._close(CloseCause.LIMIT_REACHED)
+        except (OSError, EOFError, HelloIncomplete, HelloMalformed) as error:
+            if direct:
+                seconds = trio.current_time() - begun
+                failed = failure_of(error, Side.CLIENT, direct=True, seconds=seconds, hello=hello)
+                self._carry_out(self._ensure_core(direct).tls_failed(failed, self._wall_ns()))
+            else:
+                self._first_end(EndOfInput.RESET)
+        raise _NothingToReadAhead
+
+    def _judge_opening(self) -> None:
+        """What is no stream header there is no server for: the core says what is wrong with it, and ends it."""
+        core = self._ensure_core()
+        with contextlib.suppress(OSError):
+            data = self._sock.recv(self._limits.header_bytes_max)
+            self._carry_out(core.receive(Side.CLIENT, data, self._wall_ns()))
+        self._close(CloseCause.STREAM_VIOLATION)
 
     def _first_end(self, how: EndOfInput) -> None:
         """The client left without a word."""
