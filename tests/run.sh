@@ -44,6 +44,7 @@ needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
+needs dnsmasq-base dnsmasq
 needs golang-go go
 needs gnutls-bin certtool
 needs libnss3-tools certutil

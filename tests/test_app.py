@@ -21,7 +21,7 @@ import trio
 from tests.support.peer import DOMAIN, PASSWORDS, make_trust
 from xproxy import app
 from xproxy.config.address import HostPort
-from xproxy.config.listen import ListenSettings
+from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
 from xproxy.config.sessions import SessionLimits
@@ -49,7 +49,7 @@ NOWHERE = HostPort("127.0.0.1", 9)  # never connected to in these tests
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(
-        listen=ListenSettings(addresses=(HostPort("127.0.0.1", 0),)),
+        listen=ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
         upstream=UpstreamSettings(address=NOWHERE),
         state=StateSettings(directory=tmp_path / "state"),
         log=LogSettings(path=tmp_path / "log.jsonl"),
@@ -209,8 +209,8 @@ async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:
 async def test_an_address_that_is_taken_is_named_and_nothing_stays_open(settings: Settings) -> None:
     before = set(os.listdir("/proc/self/fd"))
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = HostPort(*taken.getsockname())
-        settings = attrs.evolve(settings, listen=ListenSettings(addresses=(HostPort("127.0.0.1", 0), address)))
+        address = ListenAddress(*taken.getsockname())
+        settings = attrs.evolve(settings, listen=ListenSettings(addresses=(ListenAddress("127.0.0.1", 0), address)))
         with pytest.raises(AddressProblem, match=f"cannot listen on {address}.*in use.*stop it, or choose another"):
             await app.run(settings)
     assert set(os.listdir("/proc/self/fd")) == before

@@ -214,7 +214,8 @@ class _App:
         )
         self._proxy = Proxy(
             ProxySettings(
-                listen=settings.listen.addresses,
+                listen=settings.listen,
+                upstream=self._upstream,
                 domain=settings.upstream.domain,
                 proxy_protocol=settings.upstream.proxy_protocol,
                 limits=settings.sessions,

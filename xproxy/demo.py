@@ -18,7 +18,7 @@ import trio
 
 from xproxy import app
 from xproxy.config.address import HostPort
-from xproxy.config.listen import ListenSettings
+from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
@@ -179,7 +179,7 @@ async def _run_demo(directory: Path, log_path: Path, show: Show, narrate: Narrat
         upstream: HostPort = await nursery.start(server.serve)
         stopped = trio.Event()
         settings = Settings(
-            listen=ListenSettings(addresses=(HostPort("127.0.0.1", 0),)),
+            listen=ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
             upstream=UpstreamSettings(address=upstream, domain=DOMAIN, ca_file=directory / "server" / "ca.pem"),
             log=LogSettings(path=log_path, format="json"),
             state=StateSettings(directory=directory / "state"),

@@ -48,7 +48,7 @@ def test_the_options_are_these_and_no_others() -> None:
     flags = {flag for parameter in run.params if isinstance(parameter, click.Option) for flag in parameter.opts}
     assert flags == {option.flag for option in OPTIONS} | {"-c", "--config", "--ready-file"}
     assert {option.flag for option in OPTIONS} == {
-        *("--listen", "--upstream", "--domain", "--state", "--log", "--log-format", "--log-level"),
+        *("--listen", "--trusted", "--upstream", "--domain", "--state", "--log", "--log-format", "--log-level"),
         "--identities",
         *("--cert", "--key", "--upstream-ca", "--upstream-verify", "--upstream-tls", "--upstream-proxy-protocol"),
     }

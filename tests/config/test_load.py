@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress
 from xproxy.config.load import Loaded, load
 from xproxy.config.settings import Settings
 from xproxy.errors import ConfigProblems, FileProblem
@@ -41,7 +41,7 @@ def test_command_line_beats_environment_beats_file(tmp_path: Path) -> None:
 
 
 def test_lists_come_from_every_layer(tmp_path: Path) -> None:
-    several = (HostPort("127.0.0.1", 5222), HostPort("::1", 5223))
+    several = (ListenAddress("127.0.0.1", 5222), ListenAddress("::1", 5223))
     text = '[listen]\naddresses = ["127.0.0.1:5222", "[::1]:5223"]\n'
     assert load_text(tmp_path, text).settings.listen.addresses == several
     environment = {"XPROXY_LISTEN": "127.0.0.1:5222, [::1]:5223"}
@@ -52,7 +52,9 @@ def test_lists_come_from_every_layer(tmp_path: Path) -> None:
 
 
 def test_a_single_address_needs_no_list(tmp_path: Path) -> None:
-    assert load_text(tmp_path, "[listen]\naddresses = '[::1]:0'\n").settings.listen.addresses == (HostPort("::1", 0),)
+    assert load_text(tmp_path, "[listen]\naddresses = '[::1]:0'\n").settings.listen.addresses == (
+        ListenAddress("::1", 0),
+    )
 
 
 def test_a_dash_takes_the_files_value_back(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support.proxying import proxying, receive_all, receive_exactly, send_all
-from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress
 from xproxy.config.sessions import SessionLimits
 from xproxy.errors import AddressProblem
 from xproxy.events import Endpoint
@@ -17,6 +17,7 @@ from xproxy.events.connection import ConnectionClosed, ConnectionRefused, Refusa
 from xproxy.events.proxy import LimitReached
 from xproxy.proxy import listener
 from xproxy.proxy.listener import Admissions, open_listeners
+from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.sockets import address_key, endpoint_of
 
 
@@ -43,14 +44,14 @@ def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(AddressProblem, match=f"cannot listen on 127.0.0.1:{port}") as raised:
-            open_listeners([HostPort("127.0.0.1", 0), HostPort("127.0.0.1", port)])
+            open_listeners([ListenAddress("127.0.0.1", 0), ListenAddress("127.0.0.1", port)])
         assert raised.value.hint is not None
         assert "port" in raised.value.hint
 
 
 def test_an_address_of_another_machine() -> None:
     with pytest.raises(AddressProblem, match=r"cannot listen on 192\.0\.2\.1:5222"):
-        open_listeners([HostPort("192.0.2.1", 5222)])
+        open_listeners([ListenAddress("192.0.2.1", 5222)])
 
 
 def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,17 +60,17 @@ def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(listener.socket, "getaddrinfo", unknown)
     with pytest.raises(AddressProblem, match=r"no-such\.example is not known here"):
-        open_listeners([HostPort("no-such.example", 5222)])
+        open_listeners([ListenAddress("no-such.example", 5222)])
 
 
 def test_counting_in_and_out() -> None:
     async def main() -> None:
         admissions = Admissions(sessions_max=3, sessions_per_address_max=2, names_per_address_max=9)
         first, _ = admissions.enter("192.0.2.1"), admissions.enter("192.0.2.1")
-        assert admissions.refusal_of("192.0.2.1") == (RefusalReason.SESSIONS_PER_ADDRESS_MAX, 2)
+        assert admissions.refusal_of("192.0.2.1") == Refusal(RefusalReason.SESSIONS_PER_ADDRESS_MAX, 2)
         assert admissions.refusal_of("192.0.2.2") is None
         admissions.enter("192.0.2.2")
-        assert admissions.refusal_of("192.0.2.3") == (RefusalReason.SESSIONS_MAX, 3)
+        assert admissions.refusal_of("192.0.2.3") == Refusal(RefusalReason.SESSIONS_MAX, 3)
         first()
         assert admissions.refusal_of("192.0.2.1") is None
         assert admissions.count == 2
@@ -84,7 +85,7 @@ def test_an_address_whose_strangers_brought_too_many_names() -> None:
     names.used = 9
     assert admissions.refusal_of("2001:db8::2") is None
     admissions.names_of("2001:db8::2").used += 1
-    assert admissions.refusal_of("2001:db8::3") == (RefusalReason.NAMES_PER_ADDRESS_MAX, 9)
+    assert admissions.refusal_of("2001:db8::3") == Refusal(RefusalReason.NAMES_PER_ADDRESS_MAX, 9)
     assert admissions.refusal_of("2001:db8:0:1::1") is None
 
 

@@ -18,16 +18,17 @@ import trustme
 
 from tests.support.ends import tells_ends_apart
 from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.tls import TlsSettings
-from xproxy.config.upstream import UpstreamProxyProtocol, UpstreamSettings
+from xproxy.config.upstream import UpstreamFrom, UpstreamProxyProtocol, UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
-from xproxy.proxy.route import FixedRoute, Route
+from xproxy.proxy.route import FixedRoute, OriginalRoute, Route
 from xproxy.proxy.seams import NewSession
 from xproxy.proxy.secure import Contexts, shake_hands
 from xproxy.record.document import Document
@@ -254,6 +255,7 @@ async def proxying(
     plane: type[EpollPlane] | type[WaitReadablePlane] = EpollPlane,
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
+    listen: ListenSettings | None = None,
     upstream: HostPort | None = None,
     route: Route | None = None,
     domain: str | None = None,
@@ -275,14 +277,16 @@ async def proxying(
         listening.setblocking(False)
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        server = upstream or HostPort("127.0.0.1", listening.getsockname()[1])
         proxy = Proxy(
             ProxySettings(
-                listen=(HostPort("127.0.0.1", 0),),
+                listen=listen or ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
+                upstream=UpstreamFrom.ORIGINAL if isinstance(route, OriginalRoute) else server,
                 limits=limits or SessionLimits(),
                 domain=domain,
                 proxy_protocol=proxy_protocol,
             ),
-            route=route or FixedRoute(server=upstream or HostPort("127.0.0.1", listening.getsockname()[1])),
+            route=route or FixedRoute(server=server),
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),

@@ -28,6 +28,7 @@ from xproxy.events.connection import (
     UpstreamFailed,
     UpstreamFailure,
     Via,
+    WayIn,
 )
 from xproxy.events.journal import (
     JournalCheckpoint,
@@ -99,6 +100,8 @@ from xproxy.jid import Jid
 
 CLIENT = Endpoint("192.0.2.7", 40122)
 LISTENER = Endpoint("198.51.100.1", 5222)
+BALANCER = Endpoint("198.51.100.9", 50_000)
+DIALLED = Endpoint("203.0.113.5", 5222)
 SERVER = Endpoint("2001:db8::5", 5222)
 LOCAL = Endpoint("2001:db8::1", 51934)
 JID = Jid("romeo", "example.org", "orchard")
@@ -140,8 +143,24 @@ SEGMENT = "00000000000000004711-000002.xj"
 NOTE = (ORIGIN, "20852", "CsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=", f"— {ORIGIN} x08go/ZJkuBS9UG/")
 
 FULL: tuple[Event, ...] = (
-    ConnectionAccepted(client=CLIENT, listener=LISTENER),
-    ConnectionRefused(client=CLIENT, listener=LISTENER, reason=RefusalReason.SESSIONS_MAX, limit=1000),
+    ConnectionAccepted(
+        client=CLIENT,
+        listener=LISTENER,
+        way=WayIn.PROXY_PROTOCOL,
+        balancer=BALANCER,
+        dialled=DIALLED,
+        destination="xmpp.example.org:5222",
+    ),
+    ConnectionRefused(
+        client=CLIENT,
+        listener=LISTENER,
+        reason=RefusalReason.SESSIONS_MAX,
+        limit=1000,
+        detail="a constant phrase",
+        way=WayIn.SOCKS5,
+        balancer=BALANCER,
+        destination="xmpp.example.org:5222",
+    ),
     ConnectionStalled(leg=Side.CLIENT, waiting_bytes=65_536, seconds=31.5),
     ConnectionClosed(
         initiator=Side.CLIENT,

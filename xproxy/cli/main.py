@@ -52,6 +52,9 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
     "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "doctor": LazyCommand(
+        "xproxy.cli.doctor", "doctor", "Look at a server: what will break behind xproxy, and the fix."
+    ),
     "status": LazyCommand("xproxy.cli.control", "status", "How a running proxy is: green, or red and why."),
     "sessions": LazyCommand("xproxy.cli.control", "sessions", "Who is connected: from where, as whom, how far."),
     "reload": LazyCommand("xproxy.cli.control", "reload", "Read certificates and the log level again; SIGHUP."),

@@ -33,8 +33,11 @@ Signals:
 @click.command(epilog=_EPILOG)
 @click.option(
     "--listen", multiple=True, metavar="HOST:PORT", help="Where clients connect; may be given several times, port 0 "
-    "lets the system choose. [default: 127.0.0.1:5222]",
+    "lets the system choose. Before it, proxy://: a balancer's PROXY protocol comes first; socks5://: clients ask by "
+    "SOCKS5; tproxy://: a firewall rule hands connections over. [default: 127.0.0.1:5222]",
 )  # fmt: skip
+@click.option("--trusted", multiple=True, metavar="NETWORK", help="Whose PROXY headers and SOCKS5 requests are taken; "
+              "may be given several times. [default: 127.0.0.0/8 and ::1/128]")  # fmt: skip
 @click.option("--upstream", metavar="HOST:PORT|srv|original", help="The server every client is connected to; srv: the "
               "one the DNS names for the client's domain; original: the one it dialled before a packet filter "
               "redirected it here.")  # fmt: skip

@@ -4,6 +4,8 @@ from collections.abc import Callable, Container, Iterator
 from typing import Protocol
 
 from xproxy.config.address import HostPort
+from xproxy.config.destination import parse_destination
+from xproxy.config.listen import ListenKind
 from xproxy.config.settings import Settings
 from xproxy.config.upstream import UpstreamFrom
 from xproxy.errors import ConfigProblem
@@ -32,13 +34,39 @@ def check(settings: Settings, place: Place, *, skip: Container[str] = ()) -> Ite
 
 
 def _check_listen(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
-    addresses = [address for address in settings.listen.addresses if address.port]
+    listen = settings.listen
+    addresses = [address.address for address in listen.addresses if address.port]
     for address in sorted({str(a) for a in addresses if addresses.count(a) > 1}):
         yield ConfigProblem(
             where=place("listen", "addresses"),
             message=f"{address} is listed twice",
             hint="name each address once",
         )
+    for entry in listen.addresses:
+        if entry.trusted is not None and entry.kind not in (ListenKind.PROXY_PROTOCOL, ListenKind.SOCKS5):
+            yield ConfigProblem(
+                where=place("listen", "addresses"),
+                message=f"{entry} takes everybody, and trusted does nothing there",
+                hint='leave trusted away, or write the kind: "proxy-protocol" or "socks5"',
+            )
+        if entry.kind is ListenKind.PROXY_PROTOCOL and settings.upstream.address is UpstreamFrom.ORIGINAL:
+            yield ConfigProblem(
+                where=place("listen", "addresses"),
+                message=f"{entry}: behind a balancer there is no original destination to go to, it is the balancer's",
+                hint="name the server: --upstream HOST:PORT or srv",
+            )
+    for port in listen.destination_ports:
+        if not 0 < port < 65_536:
+            yield ConfigProblem(
+                where=place("listen", "destination_ports"),
+                message=f"{port} is no port",
+                hint="write numbers from 1 to 65535",
+            )
+    for text in listen.destinations:
+        try:
+            parse_destination(text)
+        except ValueError as error:
+            yield ConfigProblem(where=place("listen", "destinations"), message=str(error))
 
 
 def _check_upstream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
@@ -49,7 +77,7 @@ def _check_upstream(settings: Settings, place: Place) -> Iterator[ConfigProblem]
             message=f"{address} has port 0, which no server listens on",
             hint=f"write {address.host}:5222",
         )
-    if address and address in settings.listen.addresses:
+    if address in [entry.address for entry in settings.listen.addresses]:
         yield ConfigProblem(
             where=place("upstream", "address"),
             message=f"{address} is also listened on: the proxy would connect to itself",

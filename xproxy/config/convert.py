@@ -3,16 +3,20 @@
 cattrs does it, made strict: ``"5"`` is no number and ``true`` is not 1. Errors are sentences for the operator.
 """
 
+import difflib
 import functools
+import ipaddress
 import math
 import operator
 import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 import cattrs
 
 from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress, ListenKind, Network
 from xproxy.config.upstream import UpstreamAddress, parse_upstream
 
 _NAMES = {
@@ -35,6 +39,8 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook_func(
         lambda type_: type_ == UpstreamAddress, lambda value, _: parse_upstream(_text(value))
     )
+    converter.register_structure_hook(ListenAddress, lambda value, _: _listen_address(converter, value))
+    converter.register_structure_hook_func(lambda type_: type_ == Network, _network)
     converter.register_structure_hook_func(_is_choice, _choice)
     converter.register_structure_hook_func(_is_optional, lambda value, t: _optional(converter, value, t))
     converter.register_structure_hook_func(_is_list, lambda value, t: _list(converter, value, t))
@@ -85,8 +91,8 @@ def _optional(converter: cattrs.Converter, value: object, type_: Any) -> object:
 
 
 def _list(converter: cattrs.Converter, value: object, type_: Any) -> object:
-    items = [value] if isinstance(value, str) else value
-    if not isinstance(items, list) or not items:
+    items = value if isinstance(value, list) else [value]
+    if not items or not isinstance(value, list | str | dict | int):
         raise ValueError(f"must be a list with at least one entry, not {_describe(value)}")
     inner = get_args(type_)[0]
     entries, problems = [], []
@@ -98,6 +104,51 @@ def _list(converter: cattrs.Converter, value: object, type_: Any) -> object:
     if problems:
         raise ValueError("; ".join(problems))
     return tuple(entries)
+
+
+def _listen_address(converter: cattrs.Converter, value: object) -> ListenAddress:
+    """Return the address of a text or of a table with ``address``, ``kind`` and ``trusted``."""
+    if not isinstance(value, dict):
+        return ListenAddress.from_text(_text(value))
+    keys = {"address": ListenAddress, "kind": str, "trusted": tuple[Network, ...]}
+    for key in value:
+        if key not in keys:
+            near = difflib.get_close_matches(str(key), keys, n=1)
+            raise ValueError(
+                f"unknown key {key!r} of an address: " + (f"did you mean {near[0]!r}?" if near else _known(keys))
+            )
+    if "address" not in value:
+        raise ValueError('an address as a table needs its address, as in { address = "[::]:5222" }')
+    found: ListenAddress = converter.structure(value["address"], ListenAddress)
+    kind: ListenKind = found.kind
+    trusted: tuple[Network, ...] | None = None
+    if "kind" in value:
+        words = tuple(kind.value for kind in ListenKind)
+        if value["kind"] not in words:
+            raise ValueError(f"kind must be {_one_of(words)}, not {_describe(value['kind'])}")
+        kind = ListenKind(value["kind"])
+        if found.kind not in (ListenKind.PLAIN, kind):
+            raise ValueError(f"{found} is not of kind {kind.value}: leave one of the two away")
+    if "trusted" in value:
+        trusted = converter.structure(value["trusted"], keys["trusted"])
+    return ListenAddress(found.host, found.port, kind, trusted)
+
+
+def _network(value: object, _: Any = None) -> Network:
+    text = _text(value)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no network: write one as 192.0.2.0/24 or 2001:db8::/32") from None
+    raise ValueError(f"{text!r} has bits behind its prefix: write {meant}, or {text.partition('/')[0]} for that one")
+
+
+def _known(keys: Mapping[str, object]) -> str:
+    return f"known are {', '.join(keys)}"
 
 
 def _is_choice(type_: Any) -> bool:

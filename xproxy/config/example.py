@@ -2,12 +2,14 @@
 
 import textwrap
 from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress
 from xproxy.config.load import section_fields, section_types
 from xproxy.config.options import CONFIG_VARIABLE, OPTIONS
 from xproxy.config.settings import Settings
@@ -43,7 +45,7 @@ def _lines() -> Iterator[str]:
 def _assignment(section: str, key: str, field: "attrs.Attribute[Any]") -> str:
     default = getattr(getattr(Settings(), section), key)
     # A default that depends on the machine is not written down as if it were fixed.
-    if default is None or isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
+    if default is None or default == () or isinstance(field.default, attrs.Factory):  # type: ignore[arg-type]
         return f"# {key} = {_toml(field.metadata.get('example') or '')}"
     return f"{key} = {_toml(default)}"
 
@@ -56,9 +58,9 @@ def _toml(value: object) -> str:
             return f"{value:_}"
         case float():
             return repr(value)
-        case str() | Path() | HostPort():
+        case str() | Path() | HostPort() | ListenAddress() | IPv4Network() | IPv6Network():
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
-        case tuple():
+        case tuple() | list():
             return f"[{', '.join(_toml(item) for item in value)}]"
         case _:
             raise AssertionError(f"no TOML for {type(value)}")

@@ -28,6 +28,7 @@ class Option:
 
 OPTIONS = (
     Option("--listen", "listen", "addresses"),
+    Option("--trusted", "listen", "trusted"),
     Option("--upstream", "upstream", "address"),
     Option("--domain", "upstream", "domain"),
     Option("--upstream-ca", "upstream", "ca_file"),

@@ -7,20 +7,34 @@ import attrs
 from xproxy.events.common import EndOfInput, Endpoint, EventBase, Level, Side
 
 
+class WayIn(enum.Enum):
+    """What stands between a client's connection and its first XMPP byte."""
+
+    PLAIN = "plain"  # nothing
+    PROXY_PROTOCOL = "proxy-protocol"  # a balancer's header
+    SOCKS5 = "socks5"  # the client's own request (RFC 1928)
+    REDIRECT = "redirect"  # a firewall rule turned the connection to us (REDIRECT, DNAT)
+    TPROXY = "tproxy"  # a firewall rule handed it to us with its destination untouched
+
+
 @attrs.frozen(kw_only=True)
 class ConnectionAccepted(EventBase):
-    """A client connected to a listener."""
+    """A client connected to a listener, and the way in (PROXY header, SOCKS5 request, redirection) was in order."""
 
     action = "connection-accepted"
     level = Level.INFO
     message = "A client connected."
 
-    client: Endpoint
-    listener: Endpoint  # the address the client dialled
+    client: Endpoint  # the real one: a balancer's header says who
+    listener: Endpoint  # our end of its connection, or of the balancer's
+    way: WayIn = WayIn.PLAIN
+    balancer: Endpoint | None = None  # who the connection comes from, if not from the client itself
+    dialled: Endpoint | None = None  # the address the client dialled, where that is known not to be ``listener``
+    destination: str | None = None  # HOST:PORT the client wants to be taken to
 
 
 class RefusalReason(enum.Enum):
-    """Why a connection was closed at accept."""
+    """Why a connection was closed before it was a session."""
 
     SESSIONS_MAX = "sessions-max"
     SESSIONS_PER_ADDRESS_MAX = "sessions-per-address-max"
@@ -29,20 +43,38 @@ class RefusalReason(enum.Enum):
     NAMES_TOTAL_MAX = "names-total-max"
     DRAINING = "draining"
     UPSTREAM_DOWN = "upstream-down"
+    HEADERS_MAX = "headers-max"  # too many have not sent their PROXY header or SOCKS request yet
+    HEADERS_PER_CLIENT_MAX = "headers-per-client-max"
+    PROXY_HEADER_UNTRUSTED = "proxy-header-untrusted"  # of a network that is not trusted; nothing was read
+    PROXY_HEADER_MISSING = "proxy-header-missing"  # something else came
+    PROXY_HEADER_MALFORMED = "proxy-header-malformed"
+    PROXY_HEADER_OVERSIZED = "proxy-header-oversized"
+    PROXY_HEADER_TIMEOUT = "proxy-header-timeout"
+    SOCKS_UNTRUSTED = "socks-untrusted"
+    SOCKS_MALFORMED = "socks-malformed"
+    SOCKS_UNSUPPORTED = "socks-unsupported"  # a command, an address type or an authentication that is not for us
+    SOCKS_TIMEOUT = "socks-timeout"
+    NOT_REDIRECTED = "not-redirected"  # who connects to us directly has no original destination
+    DESTINATION_LOOP = "destination-loop"  # it leads to ourselves
+    DESTINATION_REFUSED = "destination-refused"  # not a host or port that is served or allowed
 
 
 @attrs.frozen(kw_only=True)
 class ConnectionRefused(EventBase):
-    """A client was turned away at accept: a limit was reached, the server is down, or the proxy is draining."""
+    """A client was turned away before it was a session: a limit, its way in, a server that is down, or draining."""
 
     action = "connection-refused"
     level = Level.WARNING
     message = "A client was turned away at accept."
 
-    client: Endpoint
+    client: Endpoint  # as far as is known: behind a balancer whose header was refused it is the balancer
     listener: Endpoint
     reason: RefusalReason
     limit: int | None = None  # the value of the limit that was reached
+    detail: str | None = None  # what was wrong: a constant phrase
+    way: WayIn = WayIn.PLAIN
+    balancer: Endpoint | None = None
+    destination: str | None = None
 
 
 @attrs.frozen(kw_only=True)

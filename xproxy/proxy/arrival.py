@@ -1,21 +1,10 @@
 """How a client came in: who it really is, which address it dialled, and where it wants to go."""
 
-import enum
-
 import attrs
 
 from xproxy.config.address import HostPort
 from xproxy.events import Endpoint
-
-
-class WayIn(enum.Enum):
-    """What stands between a client's connection and its first XMPP byte."""
-
-    PLAIN = "plain"  # nothing
-    PROXY_PROTOCOL = "proxy-protocol"  # a balancer's header
-    SOCKS5 = "socks5"  # the client's own request (RFC 1928)
-    REDIRECT = "redirect"  # a firewall rule turned the connection to us (REDIRECT, DNAT)
-    TPROXY = "tproxy"  # a firewall rule handed it to us with its destination untouched
+from xproxy.events.connection import ConnectionAccepted, WayIn
 
 
 @attrs.frozen(kw_only=True)
@@ -43,6 +32,22 @@ class Arrival:
     listener: Endpoint
     dialled: Endpoint
     destination: HostPort | None = None
+
+    @property
+    def balancer(self) -> Endpoint | None:
+        """Who the connection comes from, if not from the client itself."""
+        return self.peer if self.peer != self.client else None
+
+    def accepted(self) -> ConnectionAccepted:
+        """Return what the record of it says."""
+        return ConnectionAccepted(
+            client=self.client,
+            listener=self.listener,
+            way=self.way,
+            balancer=self.balancer,
+            dialled=self.dialled if self.dialled != self.listener else None,
+            destination=str(self.destination) if self.destination is not None else None,
+        )
 
     @classmethod
     def plain(cls, client: Endpoint, listener: Endpoint) -> "Arrival":

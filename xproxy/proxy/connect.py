@@ -7,7 +7,7 @@ deadline holds for everything, name look-ups included: clients give up as well, 
 import contextlib
 import errno
 import socket
-from typing import Final
+from typing import Final, Self
 
 import attrs
 import trio
@@ -33,6 +33,11 @@ class Connection:
     sock: socket.socket  # does not block
     candidate: Candidate
     seconds: float  # from the first look-up to the connection
+
+    def for_client(self, asked: Asked, route: Route) -> Self:
+        """Return it for a client of which it was not known, when we connected, whether it begins with TLS."""
+        tls = route.server_tls(direct=asked.direct)
+        return attrs.evolve(self, candidate=attrs.evolve(self.candidate, tls=tls))
 
 
 @attrs.define(eq=False)

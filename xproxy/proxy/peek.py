@@ -12,7 +12,11 @@ _TAG_END: Final = b">"
 
 
 class HeaderCut(Exception):  # noqa: N818 - says what the client did
-    """The client ended within its first stream header, or began none within the octets allowed."""
+    """The client ended within its first stream header (``ended``), or that is longer than is allowed."""
+
+    def __init__(self, *, ended: bool) -> None:
+        super().__init__()
+        self.ended = ended
 
 
 async def peek_opening(sock: socket.socket, *, bytes_max: int) -> Opening:
@@ -32,12 +36,12 @@ async def peek_opening(sock: socket.socket, *, bytes_max: int) -> Opening:
             await trio.lowlevel.wait_readable(sock)
             data = sock.recv(bytes_max, socket.MSG_PEEK)
             if len(data) <= seen:
-                raise HeaderCut
+                raise HeaderCut(ended=True)
             if _TAG_END in data[seen:] and (opening := read_opening(data)) is not None:
                 return opening
             seen = len(data)
             if seen >= bytes_max:
-                raise HeaderCut
+                raise HeaderCut(ended=False)
     finally:
         with contextlib.suppress(OSError):  # the connection is gone; whatever comes next says so
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)

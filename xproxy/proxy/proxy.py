@@ -8,15 +8,18 @@ import attrs
 import trio
 from lxml import etree
 
-from xproxy.config.address import HostPort
+from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
-from xproxy.config.upstream import UpstreamProxyProtocol
+from xproxy.config.upstream import UpstreamAddress, UpstreamProxyProtocol
 from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
-from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners
+from xproxy.proxy.destination import Destinations
+from xproxy.proxy.entrance import Entrance
+from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners, take_over
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
+from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.relay import Relay, Surroundings
 from xproxy.proxy.route import Route
 from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
@@ -31,7 +34,8 @@ log = logging.getLogger(__name__)
 class ProxySettings:
     """What a proxy is told."""
 
-    listen: tuple[HostPort, ...]
+    listen: ListenSettings
+    upstream: UpstreamAddress  # what is asked for by SOCKS5, or was dialled, is compared with it
     domain: str | None = None  # --domain: for direct TLS without a name that could be one
     proxy_protocol: UpstreamProxyProtocol = "none"
     limits: SessionLimits = attrs.Factory(SessionLimits)
@@ -81,7 +85,7 @@ class Proxy:
             plane=self._plane,
             contexts=contexts,
             domain=settings.domain,
-            own_names=frozenset(address.host.lower() for address in settings.listen),
+            own_names=frozenset(address.host.lower() for address in settings.listen.addresses),
             passthrough=passthrough,
             new_session=new_session,
             wall_ns=wall_ns,
@@ -91,6 +95,8 @@ class Proxy:
             sessions_per_address_max=settings.limits.sessions_per_address_max,
             names_per_address_max=settings.limits.names_per_address_max,
         )
+        self._destinations = Destinations(settings.listen, settings.upstream, settings.domain)
+        self._listeners: list[Listener] = []
         self._relays: set[Relay] = set()
         self._draining = trio.Event()
         self._drain_scope = trio.CancelScope()  # around the wait for sessions that end by themselves
@@ -109,7 +115,12 @@ class Proxy:
     @property
     def sessions(self) -> int:
         """How many sessions there are now."""
-        return self._admissions.count
+        return self._admissions.count - sum(listener.waiting for listener in self._listeners)
+
+    @property
+    def health_checks(self) -> int:
+        """How often a balancer has looked whether we live."""
+        return sum(listener.health_checks for listener in self._listeners)
 
     def snapshots(self) -> Iterator[SessionSnapshot]:
         """Yield each session as it stands; one that ends meanwhile is left out, one that begins is not waited for."""
@@ -146,9 +157,11 @@ class Proxy:
         Raises:
             AddressProblem: an address cannot be listened on.
         """
-        listeners = self._passed or open_listeners(self._settings.listen)
+        wanted = self._settings.listen.addresses
+        opened = take_over(self._passed, wanted) if self._passed else open_listeners(wanted)
         try:
-            addresses = tuple(endpoint_of(sock.getsockname()) for sock in listeners)
+            addresses = tuple(endpoint_of(sock.getsockname()) for _, sock in opened)
+            self._destinations.listen_at(addresses)
             async with trio.open_nursery() as planes:
                 await planes.start(self._run_plane)
                 async with trio.open_nursery() as sessions:
@@ -156,24 +169,29 @@ class Proxy:
                     def admit(admission: Admission) -> None:
                         sessions.start_soon(self._session, admission)
 
+                    self._listeners = [self._listener(sock, address, admit) for address, sock in opened]
                     async with trio.open_nursery() as accepting:
-                        for sock in listeners:
-                            accepting.start_soon(self._listener(sock, admit).serve)
+                        for listener in self._listeners:
+                            accepting.start_soon(listener.serve)
                         task_status.started(addresses)
                         await self._draining.wait()
                         accepting.cancel_scope.cancel()
-                    for sock in listeners:
+                    for _, sock in opened:
                         close_socket(sock)
                     dropped = await self._let_sessions_end()
                 planes.cancel_scope.cancel()
             return dropped
         finally:
-            for sock in listeners:
+            for _, sock in opened:
                 close_socket(sock)
 
-    def _listener(self, sock: socket.socket, admit: Callable[[Admission], None]) -> Listener:
+    def _listener(self, sock: socket.socket, address: ListenAddress, admit: Callable[[Admission], None]) -> Listener:
         return Listener(
             sock,
+            entrance=Entrance(
+                address, self._settings.listen, upstream=self._settings.upstream, destinations=self._destinations
+            ),
+            limits=self._settings.listen,
             channel=self._channel,
             admissions=self._admissions,
             refuse=self._note,
@@ -191,6 +209,7 @@ class Proxy:
             sock=admission.sock,
             arrival=admission.arrival,
             names=admission.names,
+            answer=admission.answer,
         )
         self._relays.add(relay)
         try:
@@ -209,9 +228,9 @@ class Proxy:
         await self._admissions.nobody_left()
         return dropped
 
-    def _may_accept(self) -> tuple[RefusalReason, int] | None:
+    def _may_accept(self) -> Refusal | None:
         if self._draining.is_set():
-            return RefusalReason.DRAINING, 0
+            return Refusal(RefusalReason.DRAINING, 0)
         limit = self._limits.names_total_max
         if _names_total() < limit:
             return None
@@ -220,7 +239,7 @@ class Proxy:
             log.error("more than %d XML names are kept: draining, to be replaced by a new process", limit)
             self._note(LimitReached(limit="sessions.names_total_max", value=limit, closes=False))
             self.drain()
-        return RefusalReason.NAMES_TOTAL_MAX, limit
+        return Refusal(RefusalReason.NAMES_TOTAL_MAX, limit)
 
     def _note(self, event: Event | ConnectionRefused) -> None:
         self._channel.put_nowait([self._recorder.record(event, self._wall_ns())])

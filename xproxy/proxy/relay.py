@@ -23,10 +23,9 @@ import trio
 
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.upstream import UpstreamProxyProtocol
-from xproxy.events import EndOfInput, Event, Side
+from xproxy.events import EndOfInput, Endpoint, Event, Side
 from xproxy.events.connection import (
     CloseCause,
-    ConnectionAccepted,
     ConnectionClosed,
     ConnectionStalled,
     DirectionTotals,
@@ -44,15 +43,17 @@ from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
+from xproxy.proxy.peek import HeaderCut, OpeningRefused, peek_opening
 from xproxy.proxy.plane import Plane
 from xproxy.proxy.proxy_protocol import render_v1, render_v2
 from xproxy.proxy.route import Asked, Route
-from xproxy.proxy.seams import Channel, NewSession, SessionCore, SessionNotes
-from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
+from xproxy.proxy.seams import Answer, Channel, NewSession, SessionCore, SessionNotes
+from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing, domain_asked_for, peek_hello
 from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
 from xproxy.tls.failures import HandshakeRefused, failure_of
+from xproxy.tls.hello import ClientHello, HelloIncomplete, HelloMalformed
 from xproxy.tls.verify import UpstreamIdentity
 from xproxy.xmpp.actions import Action, Close, LegMode, Observe, VerifyName
 from xproxy.xmpp.names import NameTally
@@ -90,6 +91,7 @@ class Surroundings:
     passthrough: PassthroughMemory | None = None  # None: nobody is let through undecrypted
     new_session: NewSession
     wall_ns: Callable[[], int]
+    server_ends: set[Endpoint] = attrs.Factory(set)  # our ends of all connections to servers
 
 
 class Relay:
@@ -103,8 +105,12 @@ class Relay:
         sock: socket.socket,
         arrival: Arrival,
         names: NameTally,
+        answer: Answer | None = None,
     ) -> None:
-        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address."""
+        """Take over ``sock``, on which the client of ``arrival`` speaks next; ``names`` are those of its address.
+
+        ``answer``: how to tell a client that waits for it whether it may speak.
+        """
         self._around = surroundings
         self._limits = surroundings.limits
         self._plane = surroundings.plane
@@ -113,6 +119,9 @@ class Relay:
         self._sock = sock
         self._arrival = arrival
         self._names = names
+        self._answer = answer
+        self._server: socket.socket | None = None  # connected, and not yet a leg
+        self._server_end: Endpoint | None = None  # our end of the server's connection
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
@@ -142,7 +151,7 @@ class Relay:
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:
-            self._note(ConnectionAccepted(client=self._arrival.client, listener=self._arrival.listener))
+            self._note(self._arrival.accepted())
             with self._scope:
                 await self._session()
             if self._scope.cancelled_caught:
@@ -162,22 +171,27 @@ class Relay:
 
     async def _session(self) -> None:
         tune(self._sock, keepalive_seconds=self._limits.keepalive_seconds)
+        asked = Asked(direct=False, destination=self._arrival.destination)
+        connection = await self._answer_first(asked) if self._answer is not None else None
+        if self._answer is not None:  # it was told that there is no server
+            return
         direct = await self._first_byte()
+        asked = attrs.evolve(asked, direct=direct is True)
+        if connection is not None:
+            connection = connection.for_client(asked, self._around.route)
+            self._note_connected(connection, asked)
         if direct is None:
             return
-        asked = Asked(direct=direct, destination=self._arrival.destination)
-        if self._around.route.needs_domain:
-            try:
-                asked = attrs.evolve(asked, domain=await self._read_ahead(direct))
-            except _NothingToReadAhead:
+        if connection is None:
+            if self._around.route.needs_domain:
+                try:
+                    asked = attrs.evolve(asked, domain=await self._read_ahead(direct))
+                except _NothingToReadAhead:
+                    return
+            if (connection := await self._connect(asked)) is None:
                 return
-        try:
-            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
-        except ConnectFailed as failed:
-            self._note(failed.failure)
-            self._close(CloseCause.UPSTREAM_FAILED)
-            return
-        server = connection.sock
+            self._note_connected(connection, asked)
+        server, self._server = connection.sock, None
         self._mode = mode = LegMode.of(direct=direct, server=connection.candidate.tls)
         self._flow = flow = Flow(
             core=self._ensure_core(),
@@ -187,9 +201,6 @@ class Relay:
             verify_name=self._verify_name,
             given_up=self._given_up,
         )
-        tune(server, keepalive_seconds=self._limits.keepalive_seconds)
-        if not self._connected(connection, asked):
-            return
         async with trio.open_nursery() as nursery:
             await self._begin(flow, mode)
             await self._oversee(flow, nursery)
@@ -227,32 +238,77 @@ class Relay:
             self._plane.carry_out(flow, flow.core.open_server_stream(in_letters(domain), now), now)
             self._start_reading(flow.server)
 
-    def _connected(self, connection: Connection, asked: Asked) -> bool:
-        """Say to whom we are connected; False: it was over at once."""
-        sock, candidate, version = connection.sock, connection.candidate, self._around.proxy_protocol
+    async def _answer_first(self, asked: Asked) -> Connection | None:
+        """Answer a client that does not speak before it is told that it may, and forget how: it is told once.
+
+        That is when the server is connected, or at once where only its first words say which server that is.
+        """
+        answer, connection = self._answer, None
+        assert answer is not None
+        if not self._around.route.needs_domain and (connection := await self._connect(asked)) is None:
+            return None
+        self._answer = None
+        answer.connected(self._server_end)
+        return connection
+
+    async def _connect(self, asked: Asked) -> Connection | None:
+        """Connect to the server, and see that this is not ourselves. None: the session is over."""
+        if self._arrival.peer in self._around.server_ends:
+            # What we connect to is turned back to us. The session that connected has noted its end before it sent a
+            # byte, and by the first of those bytes, or by a request of its client's, we are here.
+            host, port = self._arrival.dialled.ip, self._arrival.dialled.port
+            self._connect_failed(
+                UpstreamFailed(host=host, port=port, reason=UpstreamFailure.LOOP, errno=None, seconds=0.0)
+            )
+            return None
         try:
-            server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
-            if version != "none":  # ahead of everything else, TLS too
-                header = _PROXY_HEADERS[version](self._arrival.client, self._arrival.dialled)
-                sent = sock.send(header)
-                assert sent == len(header), "a new connection takes so much at once"
+            connection = await open_upstream(self._around.route, asked, seconds_max=self._limits.connect_seconds_max)
+        except ConnectFailed as failed:
+            self._connect_failed(failed.failure)
+            return None
+        sock = self._server = connection.sock
+        tune(sock, keepalive_seconds=self._limits.keepalive_seconds)
+        try:
+            sock.getpeername()
+            self._server_end = endpoint_of(sock.getsockname())
+            self._around.server_ends.add(self._server_end)
+            self._introduce(sock)
         except OSError as error:  # it took the connection and reset it at once
-            self._note(
+            self._connect_failed(
                 UpstreamFailed(
-                    host=candidate.host,
-                    port=candidate.port,
+                    host=connection.candidate.host,
+                    port=connection.candidate.port,
                     reason=UpstreamFailure.OTHER,
                     errno=errno.errorcode.get(error.errno or 0),
                     seconds=connection.seconds,
                     domain=asked.domain,
                 )
             )
-            self._close(CloseCause.UPSTREAM_FAILED)
-            return False
+            return None
+        return connection
+
+    def _introduce(self, sock: socket.socket) -> None:
+        """Tell the server who its client is, ahead of everything else, TLS too (PROXY protocol, section 2)."""
+        version = self._around.proxy_protocol
+        if version != "none":
+            header = _PROXY_HEADERS[version](self._arrival.client, self._arrival.dialled)
+            sent = sock.send(header)
+            assert sent == len(header), "a new connection takes so much at once"
+
+    def _connect_failed(self, failure: UpstreamFailed) -> None:
+        self._note(failure)
+        if self._answer is not None:
+            self._answer.failed(failure.reason)
+        self._close(CloseCause.UPSTREAM_FAILED)
+
+    def _note_connected(self, connection: Connection, asked: Asked) -> None:
+        """Say to whom we are connected."""
+        candidate, local = connection.candidate, self._server_end
+        assert local is not None
         self._note(
             UpstreamConnected(
                 host=candidate.host,
-                server=server,
+                server=Endpoint(endpoint_of((candidate.address, 0)).ip, candidate.port),
                 local=local,
                 seconds=connection.seconds,
                 tls=candidate.tls,
@@ -260,10 +316,9 @@ class Relay:
                 domain=asked.domain,
                 priority=candidate.priority,
                 weight=candidate.weight,
-                proxy_protocol=None if version == "none" else version,
+                proxy_protocol=None if self._around.proxy_protocol == "none" else self._around.proxy_protocol,
             )
         )
-        return True
 
     async def _first_byte(self) -> bool | None:
         """Look at what the client begins with; tell whether that is TLS. None: the session is over."""
@@ -306,6 +361,7 @@ class Relay:
             self._close(CloseCause.NEGOTIATION_TIMEOUT)
         except OpeningRefused:
             self._judge_opening()
+            self._close(CloseCause.STREAM_VIOLATION)
         except HeaderCut as cut:
             self._judge_opening()
             if cut.ended:
@@ -324,18 +380,16 @@ class Relay:
             if direct:
                 seconds = trio.current_time() - begun
                 failed = failure_of(error, Side.CLIENT, direct=True, seconds=seconds, hello=hello)
-                self._carry_out(self._ensure_core(direct).tls_failed(failed, self._wall_ns()))
+                self._carry_out(self._ensure_core().tls_failed(failed, self._wall_ns()))
             else:
                 self._first_end(EndOfInput.RESET)
         raise _NothingToReadAhead
 
     def _judge_opening(self) -> None:
-        """What is no stream header there is no server for: the core says what is wrong with it, and ends it."""
-        core = self._ensure_core()
+        """For what is no stream header there is no server: the core alone says what is wrong with it."""
         with contextlib.suppress(OSError):
             data = self._sock.recv(self._limits.header_bytes_max)
-            self._carry_out(core.receive(Side.CLIENT, data, self._wall_ns()))
-        self._close(CloseCause.STREAM_VIOLATION)
+            self._carry_out(self._ensure_core().receive(Side.CLIENT, data, self._wall_ns()))
 
     def _first_end(self, how: EndOfInput) -> None:
         """The client left without a word."""
@@ -444,7 +498,7 @@ class Relay:
         """See that somebody sends what waits; tell whether anything does."""
         waiting = False
         for leg in (flow.client, flow.server):
-            if leg.backlog or leg.hold & Hold.BUSY:
+            if leg.backlog is not None or leg.hold & Hold.BUSY:
                 waiting = True
                 if not leg.flushing:
                     leg.flushing = True
@@ -461,7 +515,7 @@ class Relay:
         """Send the backlog of ``leg``, then let its source be read again."""
         stall = _Stall(self._limits, trio.current_time())
         try:
-            while leg.backlog or leg.hold & Hold.BUSY:
+            while leg.backlog is not None or leg.hold & Hold.BUSY:
                 taken = self._try_to_send(leg)
                 if taken is _Taken.SOME:
                     stall = _Stall(self._limits, trio.current_time())
@@ -482,7 +536,7 @@ class Relay:
 
     def _try_to_send(self, leg: Leg) -> "_Taken":
         """Offer what waits, unchanged."""
-        if not leg.backlog:
+        if leg.backlog is None:
             return _Taken.NOTHING
         piece = leg.backlog[0]
         try:
@@ -494,10 +548,7 @@ class Relay:
         except OSError as error:
             self._plane.send_failed(leg, error)
             return _Taken.SOME
-        if sent == len(piece):
-            leg.backlog.popleft()
-        else:
-            leg.backlog[0] = piece[sent:]
+        leg.taken(sent)
         return _Taken.SOME
 
     def _stalled(self, flow: Flow, leg: Leg, stall: "_Stall") -> bool:
@@ -520,7 +571,7 @@ class Relay:
                 closes=True,
             )
         )
-        leg.backlog.clear()
+        leg.backlog = None
         self._close(CloseCause.LIMIT_REACHED)
         return True
 
@@ -561,6 +612,10 @@ class Relay:
 
     def _close_sockets(self) -> None:
         flow = self._flow
+        if self._server_end is not None:
+            self._around.server_ends.discard(self._server_end)
+        if self._server is not None:
+            close_socket(self._server)
         if flow is None:
             # Unread bytes, and all were only peeked at, would turn the close into a reset.
             with contextlib.suppress(OSError):
@@ -627,6 +682,10 @@ def in_letters(domain: str) -> str:
         return enforce_domainpart(domain)
     except JidError:
         return domain
+
+
+class _NothingToReadAhead(Exception):  # noqa: N818 - the session is over, and that is recorded
+    pass
 
 
 class _Taken(enum.Enum):

@@ -62,6 +62,9 @@ class Route(Protocol):
     def candidates(self, asked: Asked) -> Candidates:
         """Yield what to try, the best first. Raises nothing: what is amiss is a ``NoCandidate``."""
 
+    def server_tls(self, *, direct: bool) -> ServerTls:
+        """How TLS begins for a client that began with it or not. Only asked where ``needs_domain`` is False."""
+
 
 def server_tls(setting: UpstreamTls, *, direct: bool) -> ServerTls:
     """Return how TLS begins upstream for a client that began with TLS (``direct``) or in clear."""
@@ -91,6 +94,10 @@ class FixedRoute:
 
     needs_domain = False
 
+    def server_tls(self, *, direct: bool) -> ServerTls:
+        """As configured."""
+        return server_tls(self.tls, direct=direct)
+
     def candidates(self, asked: Asked) -> Candidates:
         """Yield the addresses of the server."""
         tls = server_tls(self.tls, direct=asked.direct)
@@ -105,6 +112,10 @@ class OriginalRoute:
     clear_anywhere: bool = False
 
     needs_domain = False
+
+    def server_tls(self, *, direct: bool) -> ServerTls:
+        """As configured."""
+        return server_tls(self.tls, direct=direct)
 
     def candidates(self, asked: Asked) -> Candidates:
         """Yield the addresses of the destination."""

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from xproxy.events import EndOfInput, Event, Side
-from xproxy.events.connection import CloseCause, ConnectionClosed
+from xproxy.events import EndOfInput, Endpoint, Event, Side
+from xproxy.events.connection import CloseCause, ConnectionClosed, UpstreamFailure
 from xproxy.events.tls import TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.record.document import Document
 from xproxy.record.recorder import Record
@@ -75,6 +75,16 @@ class Channel(Protocol):
 
     async def wait_not_full(self) -> None:
         """Return when ``is_full`` is False."""
+
+
+class Answer(Protocol):
+    """Tells a client that waits for it, before it speaks, what became of its request: SOCKS5's reply."""
+
+    def connected(self, local: Endpoint | None) -> None:
+        """The client may speak; ``local``: our end of the connection to the server, None if there is none yet."""
+
+    def failed(self, failure: UpstreamFailure) -> None:
+        """There is no connection to the server."""
 
 
 NewSession = Callable[[LegMode, int, NameTally], SessionCore]  # mode, time of accept, names of the client's address

@@ -23,10 +23,11 @@ import trio
 from xproxy.config.upstream import UpstreamTls
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.jid import JidError, domain_to_ascii, is_ip_address
-from xproxy.proxy.route import Asked, Candidate, Candidates, NoCandidate, may_stay_in_clear
+from xproxy.proxy.route import Asked, Candidate, Candidates, NoCandidate, may_stay_in_clear, server_tls
 
 FALLBACK_PORT: Final = 5222  # RFC 6120 section 3.2.2
 ANY_DOMAIN: Final = "*"
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")  # RFC 6052 section 2.1
 
 
 @attrs.frozen(kw_only=True)
@@ -104,6 +105,10 @@ class SrvRoute:
 
     needs_domain = True
 
+    def server_tls(self, *, direct: bool) -> ServerTls:
+        """As configured; with "same" the record decides."""
+        return server_tls(self.tls, direct=direct)
+
     async def candidates(self, asked: Asked) -> Candidates:
         """Yield what to try. Names are looked up when their turn comes."""
         domain = _ascii(asked.domain)
@@ -119,7 +124,7 @@ class SrvRoute:
             yield found
             return
         for server, via in found:
-            async for each in self._addresses(server, via, is_trusted=is_listed or self.private_addresses):
+            for each in await self._places(server, via, is_trusted=is_listed or self.private_addresses):
                 yield each
 
     async def _servers(self, domain: str) -> list[tuple[Srv, Via]] | NoCandidate:
@@ -153,31 +158,46 @@ class SrvRoute:
         fallback = Srv(priority=0, weight=0, host=domain, port=FALLBACK_PORT, tls=ServerTls.STARTTLS)
         return [(fallback, Via.FALLBACK)]
 
-    async def _addresses(self, server: Srv, via: Via, *, is_trusted: bool) -> Candidates:
-        """Yield the addresses of one server; those that may not be connected to as such."""
-        tls = ServerTls.NONE if self.tls == "none" else server.tls
+    async def _places(self, server: Srv, via: Via, *, is_trusted: bool) -> list[Candidate | NoCandidate]:
+        """Return the addresses of one server; those that may not be connected to as such."""
+        host, port = server.host, server.port
         try:
-            addresses = [server.host] if is_ip_address(server.host) else await self.names.addresses(server.host)
+            addresses = [host] if is_ip_address(host) else await self.names.addresses(host)
         except LookupFailed as failed:
-            yield NoCandidate(host=server.host, port=server.port, reason=failed.reason)
-            return
+            return [NoCandidate(host=host, port=port, reason=failed.reason)]
+        tls = ServerTls.NONE if self.tls == "none" else server.tls
+        places: list[Candidate | NoCandidate] = []
         for address in addresses:
-            if not is_trusted and not ipaddress.ip_address(address).is_global:
-                reason = UpstreamFailure.ADDRESS_NOT_ALLOWED
+            if not is_trusted and not is_public(address):
+                places.append(NoCandidate(host=host, port=port, reason=UpstreamFailure.ADDRESS_NOT_ALLOWED))
             elif tls is ServerTls.NONE and not self.clear_anywhere and not may_stay_in_clear(address):
-                reason = UpstreamFailure.CLEAR_NOT_ALLOWED
+                places.append(NoCandidate(host=host, port=port, reason=UpstreamFailure.CLEAR_NOT_ALLOWED))
             else:
-                yield Candidate(
-                    host=server.host,
-                    address=address,
-                    port=server.port,
-                    tls=tls,
-                    via=via,
-                    priority=server.priority if via is Via.SRV else None,
-                    weight=server.weight if via is Via.SRV else None,
+                from_srv = via is Via.SRV
+                places.append(
+                    Candidate(
+                        host=host,
+                        address=address,
+                        port=port,
+                        tls=tls,
+                        via=via,
+                        priority=server.priority if from_srv else None,
+                        weight=server.weight if from_srv else None,
+                    )
                 )
-                continue
-            yield NoCandidate(host=server.host, port=server.port, reason=reason)
+        return places
+
+
+def is_public(address: str) -> bool:
+    """Whether ``address`` is one of the internet, also where it is an IPv4 address in the clothes of IPv6."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return inner.is_global and not inner.is_multicast
+    return ip.is_global and not ip.is_multicast
 
 
 def ascii_domain(text: str) -> str:

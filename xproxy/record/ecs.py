@@ -31,6 +31,7 @@ from xproxy.events.connection import (
     UnsupportedTransport,
     UpstreamConnected,
     UpstreamFailed,
+    WayIn,
 )
 from xproxy.events.journal import (
     JournalCheckpoint,
@@ -407,12 +408,20 @@ def facts_of(event: Event) -> Facts:
                 **_request(event.request),
             }
         case ConnectionAccepted():
-            return {"event.outcome": "success", **client_facts(event.client, event.listener)}
+            return {
+                "event.outcome": "success",
+                **client_facts(event.client, event.listener),
+                **_way(event.way, event.balancer, event.destination),
+                "xproxy.dialled.ip": event.dialled.ip if event.dialled is not None else None,
+                "xproxy.dialled.port": event.dialled.port if event.dialled is not None else None,
+            }
         case ConnectionRefused():
             return {
                 "event.outcome": "failure",
                 "event.reason": event.reason.value,
                 **client_facts(event.client, event.listener),
+                **_way(event.way, event.balancer, event.destination),
+                "error.message": event.detail,
                 "xproxy.limit.value": event.limit,
             }
         case ConnectionStalled():
@@ -967,6 +976,16 @@ def client_facts(client: Endpoint, listener: Endpoint) -> dict[str, Value]:
         "network.type": "ipv6" if ":" in client.ip else "ipv4",
         "xproxy.listener.ip": listener.ip,
         "xproxy.listener.port": listener.port,
+    }
+
+
+def _way(way: WayIn, balancer: Endpoint | None, destination: str | None) -> dict[str, Value]:
+    """How a client came in; nothing to say for a plain connection."""
+    return {
+        "xproxy.way": way.value if way is not WayIn.PLAIN else None,
+        "xproxy.balancer.ip": balancer.ip if balancer is not None else None,
+        "xproxy.balancer.port": balancer.port if balancer is not None else None,
+        "xproxy.requested": destination,
     }
 
 

@@ -295,8 +295,16 @@ _field("xmpp.dialback.to", _K, "as sent", max_bytes=JID_BYTES_MAX, identity=_JID
 
 # The proxy.
 _field("xproxy.leg", _K, "our connection to the client, or to the server")
-_field("xproxy.listener.ip", _I, "the address the client dialled", identity=Identity.IP)
+_field("xproxy.listener.ip", _I, "our end of the client's connection, or of its balancer's", identity=Identity.IP)
 _field("xproxy.listener.port", _L)
+_field("xproxy.way", _K, "how the client came in: proxy-protocol, socks5, redirect or tproxy; absent: directly")
+_field(
+    "xproxy.balancer.ip", _I, "where the connection comes from, which is not the client itself", identity=Identity.IP
+)
+_field("xproxy.balancer.port", _L)
+_field("xproxy.dialled.ip", _I, "the address the client dialled, where it is not xproxy.listener", identity=Identity.IP)
+_field("xproxy.dialled.port", _L)
+_field("xproxy.requested", _K, "HOST:PORT the client wants to be taken to", identity=_HOST)
 _field(
     "xproxy.upstream.local.ip",
     _I,
