@@ -33,6 +33,7 @@ from xproxy.config.address import HostPort
 from xproxy.config.journal import JournalSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import OnJournalFailure
+from xproxy.config.sessions import DESCRIPTORS_OWN
 from xproxy.config.settings import Settings
 from xproxy.config.state import (
     IDENTITY_KEY_FILE,
@@ -76,7 +77,6 @@ from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
 
-DESCRIPTORS_OWN: Final = 64  # for ourselves: log, epoll, listeners, certificates, name look-ups
 STATUS_SECONDS: Final = 10.0  # between two lines for the service manager
 END_SECONDS_MAX: Final = 30.0  # behind the drain: closing legs in form, sealing the journal, writing out the log
 LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name

@@ -52,6 +52,7 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
     "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "check": LazyCommand("xproxy.cli.check", "check", "Would run work here? Everything that would not, at once."),
     "doctor": LazyCommand(
         "xproxy.cli.doctor", "doctor", "Look at a server: what will break behind xproxy, and the fix."
     ),

@@ -33,6 +33,17 @@ class Loaded:
 
 
 @attrs.frozen(kw_only=True)
+class LookedThrough:
+    """Settings with everything that is wrong about them."""
+
+    settings: Settings
+    file: Path | None
+    problems: tuple[ConfigProblem, ...]
+    refused: frozenset[str]  # sections in which a value was refused: what is there may be a default nobody asked for
+    place: check.Place  # where a key got its value
+
+
+@attrs.frozen(kw_only=True)
 class _Given:
     """A raw value and the place it was given at."""
 
@@ -59,6 +70,26 @@ def load(
         ConfigProblems: all that is wrong.
         FileProblem: the file cannot be read.
     """
+    looked = look_through(options, environment, config_file=config_file, search=search, need_upstream=need_upstream)
+    if looked.problems:
+        raise ConfigProblems(list(looked.problems))
+    return Loaded(settings=looked.settings, file=looked.file)
+
+
+def look_through(
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    *,
+    config_file: Path | None = None,
+    search: Iterable[Path] = (LOCAL_FILE, SYSTEM_FILE),
+    need_upstream: bool = False,
+) -> LookedThrough:
+    """As ``load``, and return the problems beside what could be read all the same.
+
+    Raises:
+        ConfigProblems: the file is no TOML.
+        FileProblem: the file cannot be read.
+    """
     problems: list[ConfigProblem] = list(_unknown_variables(environment))
     toml = _find_file(config_file, environment, search)
     given: dict[Key, _Given] = {}
@@ -76,9 +107,13 @@ def load(
     if need_upstream and ("upstream", "address") not in given:
         hint = f"add --upstream HOST:PORT, or address in [upstream] of {toml.path if toml else 'a configuration file'}"
         problems.append(ConfigProblem(where="--upstream", message="no server is named", hint=hint))
-    if problems:
-        raise ConfigProblems(problems)
-    return Loaded(settings=settings, file=toml.path if toml else None)
+    return LookedThrough(
+        settings=settings,
+        file=toml.path if toml else None,
+        problems=tuple(problems),
+        refused=frozenset(refused),
+        place=place,
+    )
 
 
 def section_types() -> dict[str, type[Any]]:

@@ -1,8 +1,13 @@
 """[sessions]: how many sessions there may be, and how long each step of one may take."""
 
+from typing import Final
+
 import attrs
 
 from xproxy.config.setting import setting
+
+DESCRIPTORS_OWN: Final = 64
+"""Open files for ourselves: log, journal, epoll, listeners, certificates, name look-ups. Each session has two."""
 
 
 @attrs.frozen(kw_only=True)
