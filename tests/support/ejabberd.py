@@ -20,6 +20,7 @@ import attrs
 
 from tests.support.mint import Leaf
 from tests.support.ports import accepts, free_ports
+from tests.support.prosody import changed
 
 _START_SECONDS_MAX: Final = 30.0
 _START_TRIES: Final = 5  # another process may take a port between our asking for it and ejabberd's bind
@@ -97,8 +98,15 @@ def missing() -> str | None:
 
 
 @contextmanager
-def running_ejabberd(directory: Path, *, domain: str, leaf: Leaf, passwords: Mapping[str, str]) -> Iterator[Ejabberd]:
-    """Run ejabberd in ``directory`` with these accounts.
+def running_ejabberd(
+    directory: Path,
+    *,
+    domain: str,
+    leaf: Leaf,
+    passwords: Mapping[str, str],
+    changes: Mapping[str, str] | None = None,
+) -> Iterator[Ejabberd]:
+    """Run ejabberd in ``directory`` with these accounts; ``changes``: as ``running_prosody``.
 
     ``leaf`` must end within 49 days or so at most: to warn of its end ejabberd sets a timer, and the year 3000 is
     farther away than an Erlang timer goes.
@@ -110,15 +118,14 @@ def running_ejabberd(directory: Path, *, domain: str, leaf: Leaf, passwords: Map
         for name in ("ready", "ejabberd.log"):
             (directory / name).unlink(missing_ok=True)
         config = directory / "ejabberd.yml"
-        config.write_text(
-            _CONFIG.format(
-                directory=directory,
-                domain=domain,
-                pem=pem,
-                starttls_port=starttls_port,
-                direct_tls_port=direct_tls_port,
-            )
+        text = _CONFIG.format(
+            directory=directory,
+            domain=domain,
+            pem=pem,
+            starttls_port=starttls_port,
+            direct_tls_port=direct_tls_port,
         )
+        config.write_text(changed(text, changes or {}))
         setup = directory / "setup.eval"
         accounts = ", ".join(f"{{{json.dumps(user)}, {json.dumps(password)}}}" for user, password in passwords.items())
         setup.write_text(_SETUP.format(directory=directory, domain=domain, accounts=accounts))

@@ -97,23 +97,26 @@ def running_prosody(
     leaf: Leaf,
     passwords: Mapping[str, str],
     rosters: Mapping[str, Mapping[str, str]] | None = None,
+    changes: Mapping[str, str] | None = None,
 ) -> Iterator[Prosody]:
-    """Run Prosody in ``directory`` with these accounts; ``rosters`` maps user -> {bare JID: name}."""
+    """Run Prosody in ``directory`` with these accounts; ``rosters`` maps user -> {bare JID: name}.
+
+    ``changes``: what is to stand in the configuration in place of what.
+    """
     _write_accounts(directory / "data" / domain.replace(".", "%2e"), passwords, rosters or {})
     for _ in range(_START_TRIES):
         starttls_port, direct_tls_port = free_ports(2)
         (directory / "prosody.log").unlink(missing_ok=True)
         config = directory / "prosody.cfg.lua"
-        config.write_text(
-            _CONFIG.format(
-                directory=directory,
-                domain=domain,
-                starttls_port=starttls_port,
-                direct_tls_port=direct_tls_port,
-                certificate=leaf.certificate,
-                key=leaf.key,
-            )
+        text = _CONFIG.format(
+            directory=directory,
+            domain=domain,
+            starttls_port=starttls_port,
+            direct_tls_port=direct_tls_port,
+            certificate=leaf.certificate,
+            key=leaf.key,
         )
+        config.write_text(changed(text, changes or {}))
         with (directory / "prosody.out").open("wb") as out:
             process = subprocess.Popen(
                 ["prosody", "--config", str(config)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
@@ -133,6 +136,14 @@ def running_prosody(
         finally:
             _stop(process)
     raise AssertionError(f"Prosody did not start in {_START_TRIES} tries: {_diagnosis(directory)}")
+
+
+def changed(configuration: str, changes: Mapping[str, str]) -> str:
+    """Return ``configuration`` with the right side of each change in place of the left, which must be there."""
+    for old, new in changes.items():
+        assert old in configuration, f"{old!r} is not in the configuration"
+        configuration = configuration.replace(old, new)
+    return configuration
 
 
 def _came_up(process: subprocess.Popen[bytes], directory: Path, ports: tuple[int, ...]) -> bool:

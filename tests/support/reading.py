@@ -1,5 +1,6 @@
 """Running a StreamReader over chunks, and holding what it says against the judge."""
 
+import itertools
 from collections.abc import Iterable
 
 import attrs
@@ -39,13 +40,16 @@ _COMPLETIONS = (
 )
 
 
-def new_reader(*, logged_in: bool = True, **limits: int) -> StreamReader:
-    """A reader with its own name budget."""
+def new_reader(*, logged_in: bool = True, whole: bool = False, **limits: int) -> StreamReader:
+    """A reader with its own name budget. ``whole``: it expects complete elements, as in an established stream."""
     stream_limits = StreamLimits(**limits)
     names = NameBudget(stream_limits)
     if logged_in:
         names.logged_in()
-    return StreamReader(limits=stream_limits, names=names)
+    reader = StreamReader(limits=stream_limits, names=names)
+    if whole:
+        reader.expect_whole()
+    return reader
 
 
 @attrs.frozen
@@ -115,6 +119,11 @@ def disagreement(chunks: list[bytes]) -> str | None:
     data = b"".join(chunks)
     verdict = judge(data)
     seen = read(chunks)
+    header = data.find(b">", data.find(b"stream")) + 1
+    for cut in (chunks, [data[:header], data[header:]]):
+        for one, other in itertools.zip_longest(seen.story, read(cut, new_reader(whole=True)).story):
+            if one != other:
+                return f"{one!r}, where complete elements are expected {other!r}"
     kinds = {kind for kind, _ in seen.violations}
     if ViolationKind.SPACE_BEFORE_DECLARATION.value in kinds:
         return None  # expat refuses, the reader goes on and says so: no way to hide

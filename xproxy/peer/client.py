@@ -44,6 +44,7 @@ from xproxy.xmpp import ns
 from xproxy.xmpp.stream import FirstLevelElement, Severity, StreamEnd, StreamHeader, StreamLimit, Violation
 
 WAIT_SECONDS_MAX: Final = 10.0
+BACKLOG_MAX: Final = 100_000  # stanzas kept for later waits; a script that has not looked at so many never will
 LIMITS: Final = StreamLimits(stanza_bytes_max=16 * 1_048_576, stanza_bytes_warn=16 * 1_048_576)
 
 
@@ -86,6 +87,7 @@ class Client:
     """SNI, and what the context compares with if it checks names; None: neither."""
     preface: Preface | None = None
     limits: StreamLimits = LIMITS
+    backlog_max: int = BACKLOG_MAX
 
     jid: str | None = attrs.field(init=False, default=None)  # full, once bound
     features: etree._Element | None = attrs.field(init=False, default=None)
@@ -306,7 +308,7 @@ class Client:
                 return kept
         with self._patience(f"waiting for {wanted if isinstance(wanted, str) else 'a stanza'}"):
             while not matches(stanza := await self._receive_stanza()):
-                self.backlog.append(stanza)
+                self._keep(stanza)
         return stanza
 
     async def request(self, inside: str, *, to: str | None = None, type_: str = "get") -> etree._Element:
@@ -403,6 +405,10 @@ class Client:
         self._opening = wire.opening
         wire.drop(reset=reset)
 
+    async def send_close(self) -> None:
+        """Say the closing tag and nothing more; somebody else reads the server's."""
+        await self._send_raw(words.HEADER_CLOSE)
+
     async def close(self) -> None:
         """Close the stream in form: our closing tag, the server's, the end (RFC 6120 section 4.4)."""
         with self._patience("closing the stream"):
@@ -477,7 +483,12 @@ class Client:
                 self._on_ack(element)
                 return element
             if not await self._is_dealt_with(element):
-                self.backlog.append(element)
+                self._keep(element)
+
+    def _keep(self, element: etree._Element) -> None:
+        if len(self.backlog) >= self.backlog_max:
+            raise StreamFailed("too-many-stanzas")
+        self.backlog.append(element)
 
     async def _is_dealt_with(self, element: etree._Element) -> bool:
         """Count a stanza; answer what needs no script."""
@@ -513,7 +524,7 @@ def _stream_failed(error: etree._Element) -> StreamFailed:
     condition = words.condition_of(error, ns.STREAM_ERRORS)
     text = words.text_of(words.child(error, ns.STREAM_ERRORS, "text"))
     content = words.text_of(words.child(error, ns.STREAM_ERRORS, condition))
-    return StreamFailed(condition, text or None, content=content.strip() or None)
+    return StreamFailed(condition, text or None, content=content.strip() or None, by_peer=True)
 
 
 async def _connect(host: str, port: int) -> trio.SocketStream:

@@ -62,9 +62,13 @@ class ResumeFailed(PeerError):  # noqa: N818 - it names what happened
 class StreamFailed(PeerError):  # noqa: N818 - it names what happened
     """The stream ended with an error (RFC 6120 section 4.9), or what came is no XMPP."""
 
-    def __init__(self, condition: str, text: str | None = None, *, content: str | None = None) -> None:
+    def __init__(
+        self, condition: str, text: str | None = None, *, content: str | None = None, by_peer: bool = False
+    ) -> None:
         super().__init__(f"the stream failed: {condition}" + (f" ({text})" if text else ""))
         self.condition = condition
         self.text = text
+        self.by_peer = by_peer
+        """True: the peer said so. False: it is our judgement of what came."""
         self.content = content
         """What stands within the condition: for see-other-host where to go (RFC 6120 section 4.9.3.19)."""

@@ -34,9 +34,10 @@ class Hold(enum.IntFlag):
 class Leg:
     """One connection of a session. Its socket belongs to the session's task, which alone closes it."""
 
-    __slots__ = ("backlog", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "peer", "read", "read_bytes", "side",
-                 "sock", "stuck", "write")  # fmt: skip
+    __slots__ = ("backlog", "core", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "peer", "read", "read_bytes",
+                 "side", "sock", "stuck", "write")  # fmt: skip
 
+    core: SessionCore
     flow: "Flow"
     peer: "Leg"
     read: Callable[[int], bytes]
@@ -45,7 +46,7 @@ class Leg:
     def __init__(self, side: Side, sock: socket.socket) -> None:
         self.side = side
         self.hold: int = Hold.SET_UP  # a plain int: tested for every chunk
-        self.backlog: deque[bytes | memoryview] = deque()  # read from the peer, not yet taken by this leg
+        self.backlog: deque[bytes | memoryview] | None = None  # read from the peer, not yet taken by this leg
         self.flushing = False  # a task is sending the backlog
         self.stuck = False  # nothing can be sent any more; what comes for this leg is dropped
         self.ended: EndOfInput | None = None
@@ -57,8 +58,10 @@ class Leg:
         self.sock = sock
         self.fd = sock.fileno()
         if isinstance(sock, ssl.SSLSocket):
-            # read and write are recv and send without the tests for flags.
-            self.read, self.write, self.read_bytes = sock.read, sock.write, TLS_RECORD_BYTES
+            # The methods of the C object inside; those of SSLSocket only test that there is one and call them. Python
+            # has no public name for it, so where it is missing it is done without.
+            tls = getattr(sock, "_sslobj", None) or sock
+            self.read, self.write, self.read_bytes = tls.read, tls.write, TLS_RECORD_BYTES
         else:
             self.read, self.write, self.read_bytes = sock.recv, sock.send, PLAIN_READ_BYTES
 
@@ -69,7 +72,23 @@ class Leg:
 
     def waiting_bytes(self) -> int:
         """How much waits to be sent."""
-        return sum(map(len, self.backlog))
+        return sum(map(len, self.backlog or ()))
+
+    def put_off(self, *pieces: bytes | memoryview) -> None:
+        """Keep ``pieces`` until the peer takes them."""
+        if self.backlog is None:
+            self.backlog = deque()
+        self.backlog.extend(pieces)
+
+    def taken(self, sent: int) -> None:
+        """The peer took so much of the first piece that waits."""
+        assert self.backlog is not None
+        if sent < len(self.backlog[0]):
+            self.backlog[0] = self.backlog[0][sent:]
+            return
+        self.backlog.popleft()
+        if not self.backlog:
+            self.backlog = None
 
 
 class Flow:
@@ -110,6 +129,7 @@ class Flow:
         self._news = trio.Event()
         for leg, peer in ((client, server), (server, client)):
             leg.flow = self
+            leg.core = core
             leg.peer = peer
 
     def leg(self, side: Side) -> Leg:

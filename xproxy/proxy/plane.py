@@ -167,21 +167,20 @@ class _Turns:
             except Exception as error:  # a bug of ours ends this session only
                 self._break(leg.flow, error)
                 continue
-            flow = leg.flow
             try:
                 if not data:
                     self._ended(leg, EndOfInput.CLOSE_NOTIFY, records, sends)
                     continue
                 at_ns = wall_ns()
-                actions = flow.core.receive(leg.side, data, at_ns)
+                actions = leg.core.receive(leg.side, data, at_ns)
                 if len(actions) == 1 and type(actions[0]) is Forward:
                     sends.append((leg.peer, actions[0].data))
                 else:
-                    self._collect(flow, leg, actions, at_ns, records, sends)
+                    self._collect(leg.flow, leg, actions, at_ns, records, sends)
                 if len(data) == TLS_RECORD_BYTES and not leg.hold:
                     self._read_on(leg, records, sends)
             except Exception as error:  # a bug of ours ends this session only
-                self._break(flow, error)
+                self._break(leg.flow, error)
         self._finish(records, sends)
 
     def _read_on(self, leg: Leg, records: list[Record], sends: Sends) -> None:
@@ -210,7 +209,7 @@ class _Turns:
         if records:
             self._channel.put_nowait(records)
         for leg, data in sends:
-            if leg.backlog:
+            if leg.backlog is not None:
                 leg.backlog.append(data)  # its source is held: this came from the same turn
             elif len(data) > TLS_RECORD_BYTES:
                 self._send_long(leg, data)
@@ -244,7 +243,7 @@ class _Turns:
                 return
 
     def _put_off(self, leg: Leg, *pieces: bytes | memoryview) -> None:
-        leg.backlog.extend(pieces)
+        leg.put_off(*pieces)
         self.hold(leg.peer, Hold.PEER_FULL)
         self._wake(leg.flow)
 
@@ -252,7 +251,7 @@ class _Turns:
         """The peer takes nothing more. If it may still be heard, its end will tell how; if not, it is gone."""
         leg.stuck = True
         leg.write = len  # what still comes for it counts as sent
-        leg.backlog.clear()
+        leg.backlog = None
         if not is_reset(error):
             log.warning("sending failed on the %s leg: %s", leg.side.value, type(error).__name__)
         if leg.ended is not None:

@@ -5,6 +5,7 @@ that refuse, registrations, forged carbons, and what is left to suspect when a c
 next to nothing more.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from lxml import etree
@@ -65,13 +66,19 @@ class Traffic:
 
     # Stanzas --------------------------------------------------------------------------------------------------------
 
-    def message(self, side: Side, item: FirstLevelElement) -> list[Event]:
-        """A message passes."""
-        element = item.element
-        if element.get("type") == "error":
+    def message(self, side: Side, item: FirstLevelElement, type_: str | None) -> Sequence[Event]:
+        """A message of this type passes."""
+        if type_ == "error":
             return [self._error(side, item, None)]
+        element = item.element
+        is_carbon = (
+            side is Side.SERVER and self._jid is not None and next(element.iterchildren(_CARBON), None) is not None
+        )
+        if not is_carbon and not self._debug:  # the usual one
+            return ()
         events: list[Event] = []
-        if side is Side.SERVER and self._jid is not None and element.find(_CARBON) is not None:
+        if is_carbon:
+            assert self._jid is not None
             forged = carbons_forged(element, stanza=self._facts(item), account=self._jid)
             if forged is not None:
                 events.append(forged)
