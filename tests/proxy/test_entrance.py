@@ -333,6 +333,9 @@ async def test_ipv4_clients_of_a_dual_stack_listener_are_shown_and_trusted_as_ip
 
 # SOCKS5 ---------------------------------------------------------------------------------------------------------------
 
+HEADER_OF_A_STREAM = (
+    b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org'>"
+)
 GREETING, NO_AUTHENTICATION = b"\x05\x01\x00", b"\x05\x00"
 
 
@@ -468,7 +471,7 @@ async def test_where_the_server_depends_on_the_clients_words_it_may_speak_at_onc
         with await rig.connect() as client:
             await send_all(client, GREETING + asking("127.0.0.1", 9))
             assert await receive_exactly(client, 12) == NO_AUTHENTICATION + b"\x05\x00\x00\x01" + bytes(6)
-            await send_all(client, b"<")
+            await send_all(client, HEADER_OF_A_STREAM)
             assert await receive_all(client) == b""  # not a second answer, within what is now XMPP
         assert (await rig.channel.wait_for(UpstreamFailed)).reason is UpstreamFailure.REFUSED
 
