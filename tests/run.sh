@@ -46,6 +46,7 @@ needs sslsplit sslsplit
 needs openssl openssl
 needs golang-go go
 needs dnsmasq-base dnsmasq
+needs jq jq
 [ -e /usr/lib/prosody/modules/mod_c2s_conn_throttle ] || missing="$missing prosody-modules"
 needs gnutls-bin certtool
 needs libnss3-tools certutil
