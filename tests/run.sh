@@ -44,6 +44,10 @@ needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
+needs systemd systemd-analyze
+needs pipx pipx
+needs strace strace
+needs dnsmasq-base dnsmasq
 needs golang-go go
 needs dnsmasq-base dnsmasq
 needs jq jq

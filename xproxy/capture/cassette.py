@@ -36,11 +36,26 @@ import attrs
 
 from xproxy.capture.node import Node
 from xproxy.events import Side
+from xproxy.xmpp import ns
 
 NAMESPACE: Final = "urn:xproxy:cassette"
 VERSION: Final = 2
 SUFFIX: Final = ".xmpp.xml"
 REDACTION: Final = "default-1"
+
+# Features of a stream that a cassette does not hold: they are live in a replay, or a replay does not know them.
+LIVE_FEATURES: Final = frozenset(
+    {
+        f"{{{ns.TLS}}}starttls",
+        f"{{{ns.SASL}}}mechanisms",
+        f"{{{ns.BIND}}}bind",
+        f"{{{ns.SM2}}}sm",
+        f"{{{ns.SASL2}}}authentication",
+        f"{{{ns.SASL_CB}}}sasl-channel-binding",
+        "{http://jabber.org/features/compress}compression",
+        "{http://jabber.org/features/iq-auth}auth",
+    }
+)
 
 
 class What(enum.Enum):

@@ -407,6 +407,10 @@ class Client:
         self._opening = wire.opening
         wire.drop(reset=reset)
 
+    async def send_close(self) -> None:
+        """Say the closing tag and nothing more; somebody else reads the server's."""
+        await self._send_raw(words.HEADER_CLOSE)
+
     async def close(self) -> None:
         """Close the stream in form: our closing tag, the server's, the end (RFC 6120 section 4.4)."""
         with self._patience("closing the stream"):

@@ -33,6 +33,7 @@ class Wire:
         self._items: deque[Item] = deque()
         self._unread = b""
         self._settled = False
+        self._sending = trio.Lock()  # a stream takes one sender at a time; who reads may have to answer
         self.opening = b""
         """The first octets that came, at most OPENING_BYTES_MAX, in clear: what it is that is no XMPP."""
 
@@ -109,7 +110,8 @@ class Wire:
         Raises:
             trio.BrokenResourceError: the peer is gone.
         """
-        await self._stream.send_all(data)
+        async with self._sending:
+            await self._stream.send_all(data)
 
     async def starts_with_tls(self) -> bool:
         """Return whether the peer's first byte is that of a TLS record (XEP-0368). Nothing is taken.

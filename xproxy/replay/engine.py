@@ -14,6 +14,7 @@ import trio
 
 from xproxy.capture.cassette import Cassette, Event, What
 from xproxy.events import Side
+from xproxy.replay.accept import accepted
 from xproxy.replay.bindings import CannotRender
 from xproxy.replay.explain import Played, to_report
 from xproxy.replay.playback import Playback
@@ -155,6 +156,10 @@ class Engine:
                     message = f"#{stuck[0].number} <{stuck[0].what.value}> did not come: {why}"
                     playback.note(FailureKind.MISSING, each.name, message, stuck[0])
             playback.skip_rest(each.name)
+
+    def accepted(self) -> Cassette:
+        """Return the cassette as the replay met it."""
+        return accepted(self.playback)
 
     def report(self, name: str, *, accept: str | None = None, notes: tuple[tuple[str, str], ...] = ()) -> Report:
         """Return what came of it."""

@@ -13,7 +13,7 @@ from xproxy.capture.hide import hide
 from xproxy.capture.node import Node, render_pretty
 from xproxy.replay.match import filled
 from xproxy.replay.playback import Finding, Playback
-from xproxy.replay.report import Case, Failure, FailureKind, Report, one_line
+from xproxy.replay.report import Case, Failure, Report, one_line
 from xproxy.replay.scrub import Scrubber
 
 
@@ -33,7 +33,7 @@ def _detail(finding: Finding, playback: Playback, accept: str | None) -> Iterato
     for difference in finding.differences:
         yield f"@ {difference}"
     expected = finding.event or finding.nearest
-    if finding.live is not None and expected is not None and finding.kind is not FailureKind.TIMEOUT:
+    if finding.live is not None and expected is not None and expected.stanza is not None:
         yield from _unified(_shown(expected, playback), finding.live, expected)
     elif finding.live is not None:
         yield from (f"+ {line}" for line in render_pretty(finding.live))

@@ -95,6 +95,10 @@ class Playback:
     early: int = attrs.field(init=False, default=0)  # stanzas that came before others of theirs
     ignored: int = attrs.field(init=False, default=0)
     dropped_findings: int = attrs.field(init=False, default=0)
+    came: dict[int, Node] = attrs.field(init=False, factory=dict, repr=False)  # in place of a changed event, by number
+    extra: dict[int, list[tuple[str, Node]]] = attrs.field(init=False, factory=dict, repr=False)  # behind that event
+    missed: set[int] = attrs.field(init=False, factory=set)
+    _last: int = attrs.field(init=False, default=0)  # the event that happened last
     _states: list[State] = attrs.field(init=False)
     _answers: dict[int, int] = attrs.field(init=False)  # of an answer to its request, by number
     _overtaken: dict[int, list[Finding]] = attrs.field(init=False, factory=dict)
@@ -183,6 +187,7 @@ class Playback:
     def happened(self, event: Event, stanza: Node | None = None) -> None:
         """An event happened: we made it, or it is theirs and no stanza."""
         self._states[event.number - 1] = State.DONE
+        self._last = max(self._last, event.number)
         if stanza is not None:
             self.sent += 1
         self._remember(event.side, event.session, event.number, stanza or event.what.value)
@@ -210,6 +215,11 @@ class Playback:
         shown = hide(live, bodies=self.cassette.meta.bodies == "hidden")
         taken = self._take(session, live, shown)
         number = taken.event.number if taken.event is not None else None
+        if taken.event is None and taken.finding is not None:
+            self.extra.setdefault(self._last, []).append((session, live))
+        elif taken.event is not None and taken.finding is not None:
+            self.came[taken.event.number] = live
+        self._last = max(self._last, number or 0)
         self._remember(self.theirs, session, number, shown)
         if taken.finding is not None:
             self._note(taken.finding)
@@ -383,6 +393,7 @@ class Playback:
     def note_missing(self, session: str, why: str) -> None:
         """Say of the session what did not come."""
         missing = self.missing(session)
+        self.missed |= {event.number for event in missing if event.what is What.STANZA}
         for event in missing[:NAMED_MAX]:
             what = f"<{event.what.value}>" if event.stanza is None else one_line(event.stanza)
             self._note(

@@ -11,7 +11,7 @@ before it logs in (registration) is the first session whose script does so too.
 
 import functools
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import attrs
@@ -363,11 +363,14 @@ async def serve_cassette(
     port: int = 0,
     settings: ReplaySettings | None = None,
     accept: str | None = None,
+    on_played: Callable[[Engine], None] = lambda engine: None,
     task_status: "trio.TaskStatus[Listening]" = trio.TASK_STATUS_IGNORED,
 ) -> Report:
     """Play the cassette to whoever connects; return when it is played out, or a deadline is over.
 
     ``passwords``: by account name. Clients must trust who signed ``tls``'s certificate; None: no TLS.
+
+    ``accept``: the command that accepts what came, for the report. ``on_played`` gets the engine at the end.
 
     Raises:
         AddressProblem: cannot listen there.
@@ -391,7 +394,9 @@ async def serve_cassette(
         await engine.play(_Voice(server), still_busy=server.is_busy)
         await server.see_off()
         nursery.cancel_scope.cancel()
-    return engine.report(NAME, accept=accept)
+    report = engine.report(NAME, accept=accept)
+    on_played(engine)
+    return report
 
 
 def _cannot_listen(error: OSError, host: str, port: int) -> AddressProblem:

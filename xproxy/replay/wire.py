@@ -1,28 +1,14 @@
 """Stanzas of a replay as octets, and the few that need no script."""
 
-from typing import Final
-
+from xproxy.capture.cassette import LIVE_FEATURES
 from xproxy.capture.node import Node, render
 from xproxy.peer import services
 from xproxy.xmpp import ns
 
-_DROPPED_FEATURES: Final = frozenset(
-    {
-        f"{{{ns.TLS}}}starttls",  # live
-        f"{{{ns.SASL}}}mechanisms",  # live
-        f"{{{ns.BIND}}}bind",  # live
-        f"{{{ns.SM2}}}sm",
-        f"{{{ns.SASL2}}}authentication",  # no replay of SASL2 and FAST yet
-        f"{{{ns.SASL_CB}}}sasl-channel-binding",
-        "{http://jabber.org/features/compress}compression",
-        "{http://jabber.org/features/iq-auth}auth",
-    }
-)
-
 
 def is_replayed_feature(feature: Node) -> bool:
     """Whether a stream feature stands in a cassette: what is live, or cannot be replayed, does not."""
-    return feature.tag not in _DROPPED_FEATURES
+    return feature.tag not in LIVE_FEATURES
 
 
 def to_wire(stanza: Node) -> bytes:
