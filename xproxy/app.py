@@ -65,8 +65,8 @@ from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
-from xproxy.proxy.route import make_route
 from xproxy.proxy.snapshot import SessionSnapshot
+from xproxy.proxy.way_out import make_route
 from xproxy.record.document import Facts
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
@@ -202,6 +202,7 @@ class _App:
             debug_events=levels.level <= Level.DEBUG,
             correlation_key=correlation_key,
             negotiation_seconds_max=settings.sessions.negotiation_seconds_max,
+            own_part_seconds_max=settings.sessions.handshake_seconds_max,
             close_seconds_max=settings.sessions.close_seconds_max,
         )
         self._memory = load_memory(settings.state.directory)  # what sessions learn about servers, for those that follow
@@ -216,9 +217,10 @@ class _App:
                 listen=settings.listen,
                 upstream=self._upstream,
                 domain=settings.upstream.domain,
+                proxy_protocol=settings.upstream.proxy_protocol,
                 limits=settings.sessions,
             ),
-            route=make_route(settings.upstream),
+            route=make_route(settings.upstream, secrets.randbelow),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),

@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_of_the_environment(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_it_takes_the_options_of_run_and_the_environment(tmp_path: Path) -> None:
-    checked = check(tmp_path, "--log-level", "loud", XPROXY_LISTEN="here", XPROXY_UPSTREAM="srv")
+    checked = check(tmp_path, "--log-level", "loud", XPROXY_LISTEN="here", XPROXY_UPSTREAM="a:5222")
     assert checked.code == 1
     assert {each["where"] for each in checked.of("config")} == {"--log-level", "environment variable XPROXY_LISTEN"}
     assert check(tmp_path, "--no-such-option").code == 2

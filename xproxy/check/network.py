@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
 from xproxy.control.client import ControlClient
 from xproxy.errors import XproxyError
 from xproxy.proxy.original import make_transparent
-from xproxy.proxy.route import Asked, Candidate, make_route
+from xproxy.proxy.route import Asked, Candidate
+from xproxy.proxy.way_out import make_route
 
 LOOKUP_SECONDS_MAX: Final = 10.0
 ASK_SECONDS_MAX: Final = 2.0  # the proxy that may run here already
@@ -156,7 +158,11 @@ def check_server(settings: UpstreamSettings, place: Place) -> Iterator[Finding]:
                       "with --domain D this says where D's server is")  # fmt: skip
         return
     what = settings.domain if settings.address is UpstreamFrom.SRV else settings.address
-    found, failures = trio.run(_look_up, settings)
+    try:
+        found, failures = trio.run(_look_up, settings)
+    except XproxyError as error:
+        yield problem("server", where, error.message, error.hint)
+        return
     if found:
         yield fine("server", where, f"{what} is at {', '.join(found)}")
     elif failures:
@@ -172,7 +178,7 @@ async def _look_up(settings: UpstreamSettings) -> tuple[list[str], list[str]]:
     failures: list[str] = []
     with trio.move_on_after(LOOKUP_SECONDS_MAX):
         asked = Asked(direct=settings.tls == "direct", domain=settings.domain)
-        candidates = make_route(settings).candidates(asked)
+        candidates = make_route(settings, secrets.randbelow).candidates(asked)
         try:
             async for candidate in candidates:
                 if isinstance(candidate, Candidate):

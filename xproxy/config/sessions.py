@@ -23,6 +23,12 @@ class SessionLimits:
     first_byte_seconds_max: float = setting(
         20.0, "seconds", "the client speaks first, at once; whoever only connects holds a descriptor for nothing"
     )
+    header_seconds_max: float = setting(
+        20.0, "seconds", "with upstream srv, from the first byte until the stream header or the ClientHello is whole"
+    )
+    header_bytes_max: int = setting(
+        8_192, "bytes", "with upstream srv, up to the end of the first stream header; those of clients have under 400"
+    )
     hello_bytes_max: int = setting(
         65_536, "bytes", "a ClientHello is 0.3 to 2 KiB, with post-quantum keys and ECH under 4"
     )
