@@ -50,6 +50,7 @@ needs strace strace
 needs dnsmasq-base dnsmasq
 needs golang-go go
 needs dnsmasq-base dnsmasq
+needs jq jq
 [ -e /usr/lib/prosody/modules/mod_c2s_conn_throttle ] || missing="$missing prosody-modules"
 needs gnutls-bin certtool
 needs libnss3-tools certutil

@@ -149,7 +149,9 @@ class Templates:
         return self._of_kind(kind, value) if kind else self._literal(value, session)
 
     def _of_kind(self, kind: str, value: str) -> str:
-        return self._id(kind, value) if kind in ("id", "url") else with_sample(kind, value) if value else value
+        if kind in ("id", "url") or not value:
+            return self._id(kind, value)
+        return "${time}" if kind == "time" else with_sample(kind, value)  # a time is sent as that of the replay
 
     def _id(self, kind: str, value: str) -> str:
         if not value:
