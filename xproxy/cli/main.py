@@ -66,6 +66,7 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "replay": LazyCommand("xproxy.cli.replay", "replay", "Recorded sessions again: against clients, against servers."),
     "config": LazyCommand("xproxy.cli.config", "config", "Every configuration key with default, unit and reason."),
     "certs": LazyCommand("xproxy.cli.certs", "certs", "The proxy's own certificate authority: make, show, export."),
+    "share": LazyCommand("xproxy.cli.share", "share", "Files for the machine: a unit, defaults, a container."),
     "events": LazyCommand("xproxy.cli.events", "events", "The catalogue of what is logged, and its JSON Schema."),
 }
 

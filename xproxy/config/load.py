@@ -1,7 +1,7 @@
 """The configuration from its three layers, every problem found in one pass.
 
-Command line beats environment beats file; a layer gives single keys, so they mix freely. A problem is reported at the
-place that gave the value, and only values that count are judged.
+Command line beats environment beats file, and all beat what systemd hands over as credentials; a layer gives single
+keys, so they mix freely. A problem is reported at the place that gave the value, and only values that count are judged.
 """
 
 import difflib
@@ -13,7 +13,13 @@ import attrs
 
 from xproxy.config import check
 from xproxy.config.convert import from_text, make_converter
-from xproxy.config.options import CONFIG_VARIABLE, OPTIONS, READY_FILE_VARIABLE
+from xproxy.config.options import (
+    CONFIG_VARIABLE,
+    CREDENTIALS,
+    CREDENTIALS_VARIABLE,
+    OPTIONS,
+    READY_FILE_VARIABLE,
+)
 from xproxy.config.settings import Settings
 from xproxy.config.toml import TomlFile, read_toml
 from xproxy.errors import ConfigProblem, ConfigProblems, FileProblem
@@ -96,6 +102,7 @@ def look_through(
     if toml:
         problems += _take_file(toml, given)
     _take_environment(environment, given)
+    _take_credentials(environment, given)
     _take_options(options, given)
     refused: set[str] = set()
     settings = _build(given, problems, refused)
@@ -203,6 +210,18 @@ def _take_environment(environment: Mapping[str, str], given: dict[Key, _Given]) 
         if text := environment.get(option.variable):  # set but empty is not given, as everywhere
             value = from_text(text, _field(option.section, option.key).type)
             given[option.section, option.key] = _Given(value=value, where=f"environment variable {option.variable}")
+
+
+def _take_credentials(environment: Mapping[str, str], given: dict[Key, _Given]) -> None:
+    """Take the files that systemd hands over, where nothing else names one."""
+    directory = environment.get(CREDENTIALS_VARIABLE)
+    if not directory:
+        return
+    for credential in CREDENTIALS:
+        path = Path(directory, credential.name)
+        if (credential.section, credential.key) not in given and path.exists():
+            where = f"credential {credential.name}"
+            given[credential.section, credential.key] = _Given(value=str(path), where=where)
 
 
 def _take_options(options: Mapping[str, object], given: dict[Key, _Given]) -> None:

@@ -88,13 +88,13 @@ def _banned_with(tries: int, how: str, way: Way, user: str) -> Finding:
         fixes=(
             Fix(
                 "ejabberd",
-                "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol; or: "
+                "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol v2; or: "
                 "acl: {xproxy: {ip: <address of xproxy>}}  access_rules: {never_banned: {allow: xproxy}}  "
                 "modules: {mod_fail2ban: {access: never_banned}}",
             ),
             Fix(
                 "Prosody",
-                "mod_net_proxy, and xproxy run --upstream-proxy-protocol; or take the module that limits "
+                "mod_net_proxy, and xproxy run --upstream-proxy-protocol v2; or take the module that limits "
                 "addresses out of modules_enabled",
             ),
         ),

@@ -15,7 +15,7 @@ _ACCEPT: Final = (
         'proxy_trusted_proxies = { "127.0.0.1", "::1" }  (community module mod_net_proxy)',
     ),
     Fix("ejabberd", 'listen: - {port: 15222, ip: "127.0.0.1", module: ejabberd_c2s, use_proxy_protocol: true}'),
-    Fix("xproxy", "then: --upstream-proxy-protocol"),
+    Fix("xproxy", "then: --upstream-proxy-protocol v2"),
 )
 
 
@@ -50,7 +50,7 @@ def check_proxy_protocol(plain: Look, headed: Look) -> Finding | None:
             finding=f"the server wants a PROXY protocol header: without one it {why}",
             seen=seen,
             consequence="xproxy must send one, and the server then sees clients' own addresses",
-            fixes=(Fix("xproxy", "--upstream-proxy-protocol"),),
+            fixes=(Fix("xproxy", "--upstream-proxy-protocol v2"),),
         )
     if takes_header and takes_plain:
         return Finding(

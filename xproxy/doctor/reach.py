@@ -109,7 +109,7 @@ def check_throttle(refused: tuple[int, Stop] | None) -> Finding | None:
         consequence="it limits connections by address, and behind xproxy all come from one",
         fixes=(
             Fix("Prosody", 'take "c2s_conn_throttle" out of modules_enabled, or mod_net_proxy'),
-            Fix("ejabberd", "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol"),
+            Fix("ejabberd", "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol v2"),
         ),
     )
 
