@@ -138,6 +138,7 @@ class Connection:
             if left.in_form:
                 await self._wire.send(words.HEADER_CLOSE)
         except StreamRefused as refused:
+            self._server.on_stream_refused(self, refused.condition)
             if not self._header_is_sent:  # RFC 6120 section 4.9.1.2
                 await self._send_header(None)
             await self._wire.send(words.stream_error(refused.condition, inside=refused.inside) + words.HEADER_CLOSE)
@@ -248,6 +249,7 @@ class Connection:
                 raise StreamRefused("unsupported-stanza-type")
 
     async def _start_tls(self) -> None:
+        self._wire.skip_white()  # COMPAT(go-sendxmpp 0.5.6): a line end follows <starttls/>
         if self._server.tls is None or self._wire.is_secure or self._wire.has_unread:
             # RFC 6120 section 5.4.2.2: failure, and the connection ends. Octets behind <starttls/> are an injection.
             await self._wire.send(f"<failure xmlns='{ns.TLS}'/>".encode())
@@ -361,6 +363,7 @@ class Connection:
                 self._server.remove(session)
                 self.close_stream()
             except StreamRefused as refused:
+                self._server.on_stream_refused(self, refused.condition)
                 self._server.remove(session)
                 self.end(refused.condition, inside=refused.inside)
             self._said.set()

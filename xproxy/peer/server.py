@@ -213,6 +213,9 @@ class Server:
     def on_login_refused(self, connection: Connection, condition: str) -> None:
         """An attempt to log in failed."""
 
+    def on_stream_refused(self, connection: Connection, condition: str) -> None:
+        """The client's stream is ended with an error."""
+
     def on_resumed(self, session: Session) -> None:
         """A session goes on over a new connection."""
 

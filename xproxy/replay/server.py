@@ -38,6 +38,10 @@ from xproxy.xmpp import ns
 # Played by scramp or by us; -PLUS cannot be, for the recorded binding is another connection's.
 MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN")
 NAME: Final = "xproxy replay server"
+_TLS: Final = "TLS could not be established"
+_LOGIN: Final = "the client's login was refused"
+_STREAM: Final = "the client's stream was refused"
+_KINDS: Final = {_TLS: FailureKind.TLS, _LOGIN: FailureKind.AUTH, _STREAM: FailureKind.STREAM}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -115,14 +119,20 @@ class ReplayServer(Server):
         """Remember who could not log in: that is why the rest did not come."""
         session = self._session_of(connection)
         if session is not None and session.refused is None:
-            self._refused[session.name] = f"the client's login was refused: {condition}"
+            self._refused[session.name] = f"{_LOGIN}: {condition}"
 
     def on_tls_refused(self, connection: Connection, reason: str) -> None:
         """Remember who did not take the certificate."""
         session = self._session_of(connection)
         if session is not None:
-            self._refused.setdefault(session.name, f"TLS: {reason}")
+            self._refused.setdefault(session.name, f"{_TLS}: {reason}")
         self.engine.wake()
+
+    def on_stream_refused(self, connection: Connection, condition: str) -> None:
+        """Remember whose stream was no good."""
+        session = self._session_of(connection)
+        if session is not None:
+            self._refused.setdefault(session.name, f"{_STREAM}: {condition}")
 
     async def take_before_login(self, connection: Connection, element: etree._Element) -> bool:
         """Take a stanza of the script's before login (XEP-0077 section 3.1)."""
@@ -277,8 +287,7 @@ class ReplayServer(Server):
     def _close_case(self, name: str, why: str) -> None:
         playback = self.engine.playback
         if (reason := self._refused.pop(name, None)) is not None:
-            kind = FailureKind.TLS if reason.startswith("TLS") else FailureKind.AUTH
-            playback.note(kind, name, reason)
+            playback.note(_KINDS[reason.partition(":")[0]], name, reason)
         elif playback.missing(name):
             playback.note_missing(name, why)
         playback.skip_rest(name)
