@@ -13,9 +13,11 @@ RUNS = {
     "hello": 3_000,
     "jid": 3_000,
     "opening": 1_500,
+    "proxy_protocol": 3_000,
     "redact": 3_000,
     "sasl": 3_000,
     "session": 250,
+    "socks": 3_000,
     "stream": 600,
 }
 
