@@ -109,8 +109,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what was collected to the controller (pytest-xdist), or fail for unused cassettes."""
     config = session.config
     if (output := getattr(config, "workeroutput", None)) is not None:
-        output["xmpp_used"] = sorted(map(str, config.stash[_used]))
-        output["xmpp_known"] = sorted(map(str, config.stash[_known]))
+        for key, name in ((_used, "xmpp_used"), (_known, "xmpp_known")):
+            output[name] = sorted(map(str, config.stash[key]))
         return
     if _unused(config) and config.getoption("--xmpp-unused") == "error" and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -120,8 +120,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist is done: what it collected counts here."""
     output = getattr(node, "workeroutput", {})
-    node.config.stash[_used].update(map(Path, output.get("xmpp_used", ())))
-    node.config.stash[_known].update(map(Path, output.get("xmpp_known", ())))
+    for key, name in ((_used, "xmpp_used"), (_known, "xmpp_known")):
+        paths: _Paths = node.config.stash[key]
+        paths.update(map(Path, output.get(name, ())))
 
 
 def _unused(config: pytest.Config) -> list[Path]:
