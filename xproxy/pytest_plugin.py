@@ -83,6 +83,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_known] = _Paths()
 
 
+def _paths(config: pytest.Config, key: "pytest.StashKey[_Paths]") -> _Paths:
+    found: _Paths = config.stash[key]
+    return found
+
+
 # Which cassette.
 
 
@@ -110,7 +115,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     config = session.config
     if (output := getattr(config, "workeroutput", None)) is not None:
         for key, name in ((_used, "xmpp_used"), (_known, "xmpp_known")):
-            output[name] = sorted(map(str, config.stash[key]))
+            output[name] = [str(path) for path in sorted(_paths(config, key))]
         return
     if _unused(config) and config.getoption("--xmpp-unused") == "error" and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -121,8 +126,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist is done: what it collected counts here."""
     output = getattr(node, "workeroutput", {})
     for key, name in ((_used, "xmpp_used"), (_known, "xmpp_known")):
-        paths: _Paths = node.config.stash[key]
-        paths.update(map(Path, output.get(name, ())))
+        _paths(node.config, key).update(map(Path, output.get(name, ())))
 
 
 def _unused(config: pytest.Config) -> list[Path]:
