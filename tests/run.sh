@@ -44,7 +44,14 @@ needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
+needs systemd systemd-analyze
+needs pipx pipx
+needs strace strace
+needs dnsmasq-base dnsmasq
 needs golang-go go
+needs dnsmasq-base dnsmasq
+needs jq jq
+[ -e /usr/lib/prosody/modules/mod_c2s_conn_throttle ] || missing="$missing prosody-modules"
 needs gnutls-bin certtool
 needs libnss3-tools certutil
 needs default-jdk-headless javac

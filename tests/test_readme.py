@@ -21,7 +21,7 @@ def readme_flags() -> dict[str, set[str]]:
     """Return, for each command README shows, the options it is shown with; "" for options named in prose."""
     text = TEXT.replace("\\\n", " ")
     shown: dict[str, set[str]] = {"": set(re.findall(r"`(--?[a-z][a-z-]*)", text))}
-    for line in re.findall(r"xproxy ((?:run|log|certs|events|config|demo)\b[^`#|;]*)", text):
+    for line in re.findall(r"xproxy ((?:run|log|certs|events|config|demo|doctor|check)\b[^`#|;\]]*)", text):
         words = line.split()
         command = words[0]
         shown.setdefault(command, set()).update(word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word))

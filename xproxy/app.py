@@ -33,6 +33,7 @@ from xproxy.config.address import HostPort
 from xproxy.config.journal import JournalSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import OnJournalFailure
+from xproxy.config.sessions import DESCRIPTORS_OWN
 from xproxy.config.settings import Settings
 from xproxy.config.state import (
     IDENTITY_KEY_FILE,
@@ -64,8 +65,8 @@ from xproxy.log.view import HumanView
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
-from xproxy.proxy.route import make_route
 from xproxy.proxy.snapshot import SessionSnapshot
+from xproxy.proxy.way_out import make_route
 from xproxy.record.document import Facts
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
@@ -76,7 +77,6 @@ from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
 
-DESCRIPTORS_OWN: Final = 64  # for ourselves: log, epoll, listeners, certificates, name look-ups
 STATUS_SECONDS: Final = 10.0  # between two lines for the service manager
 END_SECONDS_MAX: Final = 30.0  # behind the drain: closing legs in form, sealing the journal, writing out the log
 LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name
@@ -202,6 +202,7 @@ class _App:
             debug_events=levels.level <= Level.DEBUG,
             correlation_key=correlation_key,
             negotiation_seconds_max=settings.sessions.negotiation_seconds_max,
+            own_part_seconds_max=settings.sessions.handshake_seconds_max,
             close_seconds_max=settings.sessions.close_seconds_max,
         )
         self._memory = load_memory(settings.state.directory)  # what sessions learn about servers, for those that follow
@@ -216,9 +217,10 @@ class _App:
                 listen=settings.listen,
                 upstream=self._upstream,
                 domain=settings.upstream.domain,
+                proxy_protocol=settings.upstream.proxy_protocol,
                 limits=settings.sessions,
             ),
-            route=make_route(settings.upstream),
+            route=make_route(settings.upstream, secrets.randbelow),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),

@@ -172,3 +172,18 @@ def test_a_bad_value_from_the_environment_is_placed_there() -> None:
 @pytest.mark.parametrize("domain", ["example.org", "b\u00fccher.example", "localhost", "192.0.2.1", "example.org."])
 def test_a_domain_may_be_a_name_or_an_address(domain: str) -> None:
     assert load({"domain": domain}, {}, search=()).settings.upstream.domain == domain
+
+
+def test_credentials_of_systemd_count_where_nothing_else_names_a_file(tmp_path: Path) -> None:
+    for name in ("cert.pem", "key.pem", "upstream-ca.pem"):
+        (tmp_path / name).write_text("")
+    handed_over = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    settings = load({}, handed_over, search=()).settings
+    assert settings.tls.certificate_file == tmp_path / "cert.pem"
+    assert settings.tls.key_file == tmp_path / "key.pem"
+    assert settings.upstream.ca_file == tmp_path / "upstream-ca.pem"
+    mine = load({"cert": "a.pem"}, {**handed_over, "XPROXY_KEY": "b.key"}, search=()).settings
+    assert (mine.tls.certificate_file, mine.tls.key_file) == (Path("a.pem"), Path("b.key"))
+    (tmp_path / "cert.pem").unlink()
+    with pytest.raises(ConfigProblems, match=r"credential key\.pem: a key without its certificate"):
+        load({}, handed_over, search=())

@@ -12,6 +12,7 @@ import trio
 import trio.testing
 
 from tests.support.proxying import Rig, open_descriptors, proxying, receive_all, receive_exactly, send_all
+from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress, ListenKind, ListenSettings, Network
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Endpoint
@@ -21,9 +22,16 @@ from xproxy.events.connection import (
     ConnectionClosed,
     ConnectionRefused,
     RefusalReason,
+    ServerTls,
+    UpstreamConnected,
+    UpstreamFailed,
+    UpstreamFailure,
     WayIn,
 )
+from xproxy.proxy import relay
+from xproxy.proxy.connect import ConnectFailed
 from xproxy.proxy.proxy_protocol import SIGNATURE_V2, render_local, render_v1, render_v2
+from xproxy.proxy.route import FixedRoute, OriginalRoute, Route
 
 CLIENT, DIALLED = Endpoint("192.0.2.7", 56_324), Endpoint("198.51.100.1", 5222)
 CLIENT6, DIALLED6 = Endpoint("2001:db8::7", 56_324), Endpoint("2001:db8::1", 5222)
@@ -321,3 +329,305 @@ async def test_ipv4_clients_of_a_dual_stack_listener_are_shown_and_trusted_as_ip
             spoofer.setblocking(False)
             await sees_the_end(spoofer)
             assert (await rig.channel.wait_for(ConnectionRefused)).client.ip == "::1"
+
+
+# SOCKS5 ---------------------------------------------------------------------------------------------------------------
+
+HEADER_OF_A_STREAM = (
+    b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org'>"
+)
+GREETING, NO_AUTHENTICATION = b"\x05\x01\x00", b"\x05\x00"
+
+
+def asking(host: str, port: int) -> bytes:
+    """The request to be connected to ``host``, as a name or as an address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        where = b"\x03" + bytes([len(host)]) + host.encode()
+    else:
+        where = (b"\x01" if address.version == 4 else b"\x04") + address.packed
+    return b"\x05\x01\x00" + where + struct.pack("!H", port)
+
+
+@asynccontextmanager
+async def asked_by_socks(
+    *, limits: SessionLimits | None = None, domain: str | None = None, route: Route | None = None, **rest: object
+) -> AsyncIterator[Rig]:
+    listen = listening(ListenKind.SOCKS5, **rest)  # type: ignore[arg-type]
+    with trio.fail_after(10):
+        async with proxying(listen=listen, limits=limits, domain=domain, route=route) as rig:
+            yield rig
+
+
+def server_of(rig: Rig) -> Endpoint:
+    return Endpoint(*rig.upstream.getsockname())
+
+
+async def test_a_socks_client_is_answered_when_the_server_is_connected() -> None:
+    async with asked_by_socks() as rig, nothing_is_left(rig):
+        with await rig.connect() as client:
+            server_end = server_of(rig)
+            await send_all(client, GREETING)
+            assert await receive_exactly(client, 2) == NO_AUTHENTICATION
+            await send_all(client, asking(server_end.ip, server_end.port))
+            with await rig.accept() as server:
+                ours = server.getpeername()
+                reply = b"\x05\x00\x00\x01" + socket.inet_aton(ours[0]) + struct.pack("!H", ours[1])
+                assert await receive_exactly(client, 10) == reply
+                await send_all(client, b"<hello>")
+                assert await receive_exactly(server, 7) == b"<hello>"
+                await send_all(server, b"<welcome>")
+                assert await receive_exactly(client, 9) == b"<welcome>"
+            accepted = await rig.channel.wait_for(ConnectionAccepted)
+            assert accepted == ConnectionAccepted(
+                client=Endpoint(*client.getsockname()),
+                listener=rig.address,
+                way=WayIn.SOCKS5,
+                destination=str(server_end),
+            )
+            connected = await rig.channel.wait_for(UpstreamConnected)
+            assert (connected.local, connected.tls) == (Endpoint(*ours), ServerTls.STARTTLS)
+
+
+async def test_all_at_once_and_octet_by_octet_is_the_same() -> None:
+    async with asked_by_socks() as rig:
+        server_end = server_of(rig)
+        said = GREETING + asking(server_end.ip, server_end.port)
+        for pieces in ([said + b"<hello>"], [*(bytes([octet]) for octet in said), b"<hello>"]):
+            with await rig.connect() as client:
+                for piece in pieces:
+                    await send_all(client, piece)
+                    await trio.sleep(0.001)
+                with await rig.accept() as server:
+                    assert await receive_exactly(server, 7) == b"<hello>"
+                    assert (await receive_exactly(client, 12))[:4] == NO_AUTHENTICATION + b"\x05\x00"
+
+
+async def test_direct_tls_by_socks_is_seen_as_such() -> None:
+    async with asked_by_socks() as rig:
+        server_end = server_of(rig)
+        with await rig.connect() as client:
+            await send_all(client, GREETING + asking(server_end.ip, server_end.port) + b"\x16\x03\x01")
+            connected = await rig.channel.wait_for(UpstreamConnected)
+            assert connected.tls is ServerTls.DIRECT
+
+
+async def test_a_client_that_does_not_speak_after_the_answer() -> None:
+    async with asked_by_socks(limits=SessionLimits(first_byte_seconds_max=0.05)) as rig, nothing_is_left(rig):
+        server_end = server_of(rig)
+        with await rig.connect() as client:
+            await send_all(client, GREETING + asking(server_end.ip, server_end.port))
+            with await rig.accept() as server:
+                assert await receive_all(server) == b""
+            assert len(await receive_all(client)) == 12
+        assert (await rig.channel.wait_for(ConnectionClosed)).cause is CloseCause.NEGOTIATION_TIMEOUT
+
+
+@pytest.mark.parametrize(
+    ("failure", "code"),
+    [
+        (UpstreamFailure.REFUSED, b"\x05"),
+        (UpstreamFailure.UNREACHABLE, b"\x03"),
+        (UpstreamFailure.UNKNOWN_HOST, b"\x04"),
+        (UpstreamFailure.TIMEOUT, b"\x04"),
+        (UpstreamFailure.OTHER, b"\x01"),
+    ],
+)
+async def test_a_server_that_cannot_be_reached_is_told_as_rfc_1928_has_it(
+    monkeypatch: pytest.MonkeyPatch, failure: UpstreamFailure, code: bytes
+) -> None:
+    async def fails(*_: object, **__: object) -> None:
+        raise ConnectFailed(UpstreamFailed(host="127.0.0.1", port=9, reason=failure, errno=None, seconds=0.0))
+
+    monkeypatch.setattr(relay, "open_upstream", fails)
+    async with asked_by_socks() as rig, nothing_is_left(rig):
+        server_end = server_of(rig)
+        with await rig.connect() as client:
+            await send_all(client, GREETING + asking(server_end.ip, server_end.port))
+            answer = await receive_all(client)
+            assert answer == NO_AUTHENTICATION + b"\x05" + code + b"\x00\x01" + bytes(6)
+        assert (await rig.channel.wait_for(UpstreamFailed)).reason is failure
+        assert (await rig.channel.wait_for(ConnectionClosed)).cause is CloseCause.UPSTREAM_FAILED
+
+
+async def test_a_server_that_really_refuses() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed_soon:
+        port = closed_soon.getsockname()[1]
+    with trio.fail_after(10):
+        listen = listening(ListenKind.SOCKS5)
+        async with proxying(listen=listen, upstream=HostPort("127.0.0.1", port)) as rig, nothing_is_left(rig):
+            with await rig.connect() as client:
+                await send_all(client, GREETING + asking("127.0.0.1", port))
+                assert (await receive_all(client))[2:4] == b"\x05\x05"
+
+
+async def test_where_the_server_depends_on_the_clients_words_it_may_speak_at_once() -> None:
+    class Later(FixedRoute):
+        needs_domain = True
+
+    route = Later(server=HostPort("127.0.0.1", 9))
+    async with asked_by_socks(route=route, destination_ports=(5222, 9)) as rig:
+        with await rig.connect() as client:
+            await send_all(client, GREETING + asking("127.0.0.1", 9))
+            assert await receive_exactly(client, 12) == NO_AUTHENTICATION + b"\x05\x00\x00\x01" + bytes(6)
+            await send_all(client, HEADER_OF_A_STREAM)
+            assert await receive_all(client) == b""  # not a second answer, within what is now XMPP
+        assert (await rig.channel.wait_for(UpstreamFailed)).reason is UpstreamFailure.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer", "reason"),
+    [
+        (b"<stream:stream>", b"", RefusalReason.SOCKS_MALFORMED),
+        (b"\x16\x03\x01\x02\x00\x01", b"", RefusalReason.SOCKS_MALFORMED),
+        (b"\x04\x01\x14\x66\xc0\x00\x02\x07\x00", b"", RefusalReason.SOCKS_UNSUPPORTED),
+        (b"\x05\x01\x02", b"\x05\xff", RefusalReason.SOCKS_UNSUPPORTED),
+        (GREETING + b"\x05\x02\x00\x01", NO_AUTHENTICATION + b"\x05\x07", RefusalReason.SOCKS_UNSUPPORTED),
+        (GREETING + b"\x05\x01\x00\x05", NO_AUTHENTICATION + b"\x05\x08", RefusalReason.SOCKS_UNSUPPORTED),
+        (GREETING + b"\x05\x01\x07", NO_AUTHENTICATION + b"\x05\x01", RefusalReason.SOCKS_MALFORMED),
+        (GREETING + b"\x05\x01\x00\x03\x03a b\x00\x01", NO_AUTHENTICATION + b"\x05\x01", RefusalReason.SOCKS_MALFORMED),
+    ],
+)
+async def test_what_is_no_request_is_answered_closed_and_recorded(
+    sent: bytes, answer: bytes, reason: RefusalReason
+) -> None:
+    async with asked_by_socks() as rig, nothing_is_left(rig):
+        with await rig.connect() as client:
+            await send_all(client, sent)
+            assert (await receive_all(client))[: len(answer)] == answer
+            refused = await rig.channel.wait_for(ConnectionRefused)
+            assert (refused.reason, refused.way) == (reason, WayIn.SOCKS5)
+            assert refused.detail
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x05", GREETING, GREETING + b"\x05\x01\x00\x03\xff"])
+async def test_a_request_that_does_not_come_in_time(sent: bytes) -> None:
+    async with asked_by_socks(header_seconds_max=0.05) as rig, nothing_is_left(rig):
+        with await rig.connect() as client:
+            await send_all(client, sent)
+            await receive_all(client)
+            assert (await rig.channel.wait_for(ConnectionRefused)).reason is RefusalReason.SOCKS_TIMEOUT
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x05", GREETING, GREETING + b"\x05\x01\x00\x03\xff"])
+async def test_a_client_that_leaves_before_its_request(sent: bytes) -> None:
+    async with asked_by_socks() as rig, nothing_is_left(rig):
+        with await rig.connect() as client:
+            await send_all(client, sent)
+        assert (await rig.channel.wait_for(ConnectionRefused)).reason is RefusalReason.SOCKS_MALFORMED
+
+
+async def test_socks_clients_of_elsewhere_are_not_heard() -> None:
+    async with asked_by_socks(trusted=NOWHERE) as rig, nothing_is_left(rig):
+        with await rig.connect() as client:
+            await send_all(client, GREETING)
+            await sees_the_end(client)
+            assert (await rig.channel.wait_for(ConnectionRefused)).reason is RefusalReason.SOCKS_UNTRUSTED
+
+
+async def test_one_socks_client_cannot_keep_all_others_out() -> None:
+    async with asked_by_socks(headers_per_client_max=1) as rig, nothing_is_left(rig):
+        with await rig.connect() as first, await rig.connect() as second:
+            await sees_the_end(second)
+            refused = await rig.channel.wait_for(ConnectionRefused)
+            assert (refused.reason, refused.limit) == (RefusalReason.HEADERS_PER_CLIENT_MAX, 1)
+            await send_all(first, GREETING)
+            assert await receive_exactly(first, 2) == NO_AUTHENTICATION
+
+
+async def test_sessions_by_socks_count_for_their_client() -> None:
+    async with asked_by_socks(limits=SessionLimits(sessions_per_address_max=1)) as rig:
+        server_end = server_of(rig)
+        with await rig.connect() as first, await rig.connect() as second:
+            await send_all(first, GREETING + asking(server_end.ip, server_end.port))
+            with await rig.accept():
+                await send_all(second, GREETING + asking(server_end.ip, server_end.port))
+                assert (await receive_all(second))[2:4] == b"\x05\x01"
+                refused = await rig.channel.wait_for(ConnectionRefused)
+                assert refused.reason is RefusalReason.SESSIONS_PER_ADDRESS_MAX
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        HostPort("xmpp.example.org", 5222),  # in the domain
+        HostPort("example.org", 5222),
+        HostPort("example.org", 5223),
+        HostPort("127.0.0.1", 5222),  # the server itself, by its usual port
+    ],
+)
+async def test_what_is_served_may_be_asked_for_and_leads_to_the_server(wanted: HostPort) -> None:
+    async with asked_by_socks(domain="example.org") as rig:
+        with await rig.connect() as client:
+            await send_all(client, GREETING + asking(wanted.host, wanted.port) + b"<")
+            (await rig.accept()).close()
+            assert (await rig.channel.wait_for(ConnectionAccepted)).destination == str(wanted)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        HostPort("example.com", 5222),
+        HostPort("notexample.org", 5222),
+        HostPort("example.org.example.com", 5222),
+        HostPort("example.org", 80),
+        HostPort("example.org", 25),
+        HostPort("192.0.2.7", 5222),
+        HostPort("::1", 5222),
+    ],
+)
+async def test_nobody_is_taken_anywhere_else(wanted: HostPort) -> None:
+    async with asked_by_socks(domain="example.org") as rig, nothing_is_left(rig):
+        with await rig.connect() as client:
+            await send_all(client, GREETING + asking(wanted.host, wanted.port))
+            assert (await receive_all(client))[2:4] == b"\x05\x02"
+            refused = await rig.channel.wait_for(ConnectionRefused)
+            assert (refused.reason, refused.destination) == (RefusalReason.DESTINATION_REFUSED, str(wanted))
+
+
+async def test_with_original_a_request_leads_where_it_says_but_not_back_to_us() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.setblocking(False)
+        port = elsewhere.getsockname()[1]
+        async with asked_by_socks(route=OriginalRoute(), destination_ports=(port,)) as rig:
+            with await rig.connect() as client:
+                await send_all(client, GREETING + asking("localhost", port))
+                await trio.lowlevel.wait_readable(elsewhere)
+                elsewhere.accept()[0].close()
+                assert (await receive_exactly(client, 4))[2:] == b"\x05\x00"
+            rig.proxy._destinations._ports.add(rig.address.port)
+            for host in ("localhost", "127.0.0.1", "127.0.0.99"):
+                with await rig.connect() as client:
+                    await send_all(client, GREETING + asking(host, rig.address.port))
+                    await receive_all(client)
+            reasons = [event.reason for event in rig.channel.of(ConnectionRefused)]  # type: ignore[attr-defined]
+            assert reasons[:2] == [RefusalReason.DESTINATION_LOOP] * 2  # the third is no listener of ours
+
+
+# The original destination ---------------------------------------------------------------------------------------------
+
+
+async def test_who_was_not_redirected_has_nowhere_to_go() -> None:
+    with trio.fail_after(10):
+        async with proxying(route=OriginalRoute()) as rig, nothing_is_left(rig):
+            with await rig.connect() as client:
+                await sees_the_end(client)
+                refused = await rig.channel.wait_for(ConnectionRefused)
+                assert refused.reason is RefusalReason.NOT_REDIRECTED
+                assert refused.client == Endpoint(*client.getsockname())
+
+
+async def test_a_server_that_turns_out_to_be_ourselves() -> None:
+    """What we connect to is turned back to us: here simply because it is our own address."""
+    with socket.create_server(("127.0.0.1", 0)) as free_soon:
+        port = free_soon.getsockname()[1]
+    listen = ListenSettings(addresses=(ListenAddress("127.0.0.1", port),))
+    with trio.fail_after(10):
+        async with proxying(listen=listen, upstream=HostPort("127.0.0.1", port)) as rig, nothing_is_left(rig):
+            with await rig.connect() as client:
+                await send_all(client, b"<")
+                await sees_the_end(client)
+            await rig.proxy._admissions.nobody_left()
+            assert len(rig.channel.of(ConnectionAccepted)) == 2
+            assert (await rig.channel.wait_for(UpstreamFailed)).reason is UpstreamFailure.LOOP

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from xproxy.config.address import HostPort
-from xproxy.config.upstream import UpstreamFrom, UpstreamSettings, UpstreamTls
+from xproxy.config.upstream import UpstreamTls
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.proxy.route import (
     Asked,
@@ -16,7 +16,6 @@ from xproxy.proxy.route import (
     NoCandidate,
     OriginalRoute,
     in_turn,
-    make_route,
     server_tls,
 )
 
@@ -114,10 +113,3 @@ def test_families_take_turns() -> None:
     assert in_turn(["a:1", "a:2", "a:1", "1", "2", "3"]) == ["a:1", "1", "a:2", "2", "3"]
     assert in_turn(["1", "2"]) == ["1", "2"]
     assert in_turn([]) == []
-
-
-def test_the_settings_choose_the_route() -> None:
-    fixed = make_route(UpstreamSettings(address=HostPort("xmpp", 5222), tls="direct"))
-    assert fixed == FixedRoute(server=HostPort("xmpp", 5222), tls="direct")
-    original = make_route(UpstreamSettings(address=UpstreamFrom.ORIGINAL, tls="none", clear_anywhere=True))
-    assert original == OriginalRoute(tls="none", clear_anywhere=True)

@@ -126,20 +126,7 @@ def running_ejabberd(
             direct_tls_port=direct_tls_port,
         )
         config.write_text(changed(text, changes or {}))
-        setup = directory / "setup.eval"
-        accounts = ", ".join(f"{{{json.dumps(user)}, {json.dumps(password)}}}" for user, password in passwords.items())
-        setup.write_text(_SETUP.format(directory=directory, domain=domain, accounts=accounts))
-        with (directory / "ejabberd.out").open("wb") as out:
-            process = subprocess.Popen(
-                [
-                    *("erl", "-noinput", "-mnesia", "dir", json.dumps(str(directory / "spool"))),
-                    *("-eval", f'file:eval("{setup}")'),
-                ],
-                stdout=out,
-                stderr=out,
-                stdin=subprocess.DEVNULL,
-                env=_environment(directory, config),
-            )
+        process = _launch(config, directory, domain, passwords)
         try:
             if not _came_up(process, directory, (starttls_port, direct_tls_port)):
                 continue
@@ -155,6 +142,40 @@ def running_ejabberd(
             process.kill()  # its data are thrown away anyway
             process.wait()
     raise AssertionError(f"ejabberd did not start in {_START_TRIES} tries: {_diagnosis(directory)}")
+
+
+@contextmanager
+def ejabberd_of(
+    config: Path, *, directory: Path, domain: str, passwords: Mapping[str, str], ports: tuple[int, ...]
+) -> Iterator[Path]:
+    """Run ejabberd by the file ``config`` until the block ends; ``ports``: of 127.0.0.1, that it is to listen on.
+
+    What it keeps, and its log, whose path is given, are in ``directory``.
+    """
+    process = _launch(config, directory, domain, passwords)
+    try:
+        assert _came_up(process, directory, ports), f"a port is taken: {_diagnosis(directory)}"
+        yield directory / "ejabberd.log"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _launch(config: Path, directory: Path, domain: str, passwords: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    setup = directory / "setup.eval"
+    accounts = ", ".join(f"{{{json.dumps(user)}, {json.dumps(password)}}}" for user, password in passwords.items())
+    setup.write_text(_SETUP.format(directory=directory, domain=domain, accounts=accounts))
+    with (directory / "ejabberd.out").open("wb") as out:
+        return subprocess.Popen(
+            [
+                *("erl", "-noinput", "-mnesia", "dir", json.dumps(str(directory / "spool"))),
+                *("-eval", f'file:eval("{setup}")'),
+            ],
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
+            env=_environment(directory, config),
+        )
 
 
 def _libraries() -> Path | None:

@@ -103,7 +103,7 @@ def running_prosody(
 
     ``changes``: what is to stand in the configuration in place of what.
     """
-    _write_accounts(directory / "data" / domain.replace(".", "%2e"), passwords, rosters or {})
+    write_accounts(directory / "data", domain, passwords, rosters)
     for _ in range(_START_TRIES):
         starttls_port, direct_tls_port = free_ports(2)
         (directory / "prosody.log").unlink(missing_ok=True)
@@ -117,12 +117,9 @@ def running_prosody(
             key=leaf.key,
         )
         config.write_text(changed(text, changes or {}))
-        with (directory / "prosody.out").open("wb") as out:
-            process = subprocess.Popen(
-                ["prosody", "--config", str(config)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
-            )
+        process = _launch(config, directory)
         try:
-            if not _came_up(process, directory, (starttls_port, direct_tls_port)):
+            if not _came_up(process, directory / "prosody.log", (starttls_port, direct_tls_port)):
                 continue
             yield Prosody(
                 domain=domain,
@@ -138,6 +135,27 @@ def running_prosody(
     raise AssertionError(f"Prosody did not start in {_START_TRIES} tries: {_diagnosis(directory)}")
 
 
+@contextmanager
+def prosody_of(config: Path, *, directory: Path, log_file: Path, ports: tuple[int, ...]) -> Iterator[int]:
+    """Run Prosody by the file ``config`` until the block ends; ``ports``: of 127.0.0.1, that it is to listen on.
+
+    ``log_file``: where it logs to, level info at least; ``directory`` gets what it prints. Gives the process' id.
+    """
+    process = _launch(config, directory)
+    try:
+        assert _came_up(process, log_file, ports), f"a port is taken: {_diagnosis(directory)}"
+        yield process.pid
+    finally:
+        _stop(process)
+
+
+def _launch(config: Path, directory: Path) -> subprocess.Popen[bytes]:
+    with (directory / "prosody.out").open("wb") as out:
+        return subprocess.Popen(
+            ["prosody", "--foreground", "--config", str(config)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+        )
+
+
 def changed(configuration: str, changes: Mapping[str, str]) -> str:
     """Return ``configuration`` with the right side of each change in place of the left, which must be there."""
     for old, new in changes.items():
@@ -146,10 +164,10 @@ def changed(configuration: str, changes: Mapping[str, str]) -> str:
     return configuration
 
 
-def _came_up(process: subprocess.Popen[bytes], directory: Path, ports: tuple[int, ...]) -> bool:
+def _came_up(process: subprocess.Popen[bytes], log: Path, ports: tuple[int, ...]) -> bool:
     """Wait until every port answers; False when one of them was taken by somebody else."""
     deadline = time.monotonic() + _START_SECONDS_MAX
-    log = directory / "prosody.log"
+    directory = log.parent
     while time.monotonic() < deadline:
         text = log.read_text(errors="replace") if log.exists() else ""
         if "Failed to open server port" in text:
@@ -182,8 +200,11 @@ def _diagnosis(directory: Path) -> str:
     return "\n".join(parts)
 
 
-def _write_accounts(directory: Path, passwords: Mapping[str, str], rosters: Mapping[str, Mapping[str, str]]) -> None:
+def write_accounts(
+    data: Path, domain: str, passwords: Mapping[str, str], rosters: Mapping[str, Mapping[str, str]] | None = None
+) -> None:
     """Write what ``prosodyctl register`` would (mod_auth_internal_hashed), without a process an account."""
+    directory = data / domain.replace(".", "%2e")
     accounts, roster_directory = directory / "accounts", directory / "roster"
     accounts.mkdir(parents=True)
     roster_directory.mkdir(parents=True)
@@ -199,7 +220,7 @@ def _write_accounts(directory: Path, passwords: Mapping[str, str], rosters: Mapp
                 server_key=hmac.digest(salted, b"Server Key", "sha1").hex(),
             )
         )
-    for user, items in rosters.items():
+    for user, items in (rosters or {}).items():
         lines = "".join(_ROSTER_ITEM.format(jid=jid, name=name) for jid, name in items.items())
         (roster_directory / f"{user}.dat").write_text(
             f'return {{\n\t[false] = {{ ["version"] = 1; ["pending"] = {{}}; }};\n{lines}}};\n'

@@ -21,7 +21,7 @@ from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.tls import TlsSettings
-from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
+from xproxy.config.upstream import UpstreamFrom, UpstreamProxyProtocol, UpstreamSettings
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
@@ -259,6 +259,7 @@ async def proxying(
     upstream: HostPort | None = None,
     route: Route | None = None,
     domain: str | None = None,
+    proxy_protocol: UpstreamProxyProtocol = "none",
     receive_buffer: int | None = None,
     passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
@@ -283,6 +284,7 @@ async def proxying(
                 upstream=UpstreamFrom.ORIGINAL if isinstance(route, OriginalRoute) else server,
                 limits=limits or SessionLimits(),
                 domain=domain,
+                proxy_protocol=proxy_protocol,
             ),
             route=route or FixedRoute(server=server),
             channel=channel,

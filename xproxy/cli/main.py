@@ -52,6 +52,7 @@ class LazyCommand:
 COMMANDS: Mapping[str, LazyCommand] = {
     "demo": LazyCommand("xproxy.cli.demo", "demo", "An embedded server, the proxy and scripted clients, live."),
     "run": LazyCommand("xproxy.cli.run", "run", "Run the proxy in front of a server."),
+    "check": LazyCommand("xproxy.cli.check", "check", "Would run work here? Everything that would not, at once."),
     "doctor": LazyCommand(
         "xproxy.cli.doctor", "doctor", "Look at a server: what will break behind xproxy, and the fix."
     ),
@@ -61,8 +62,11 @@ COMMANDS: Mapping[str, LazyCommand] = {
     "drain": LazyCommand("xproxy.cli.control", "drain", "Let sessions end, then stop."),
     "log-level": LazyCommand("xproxy.cli.control", "log_level", "Show or set the level of a running proxy's log."),
     "log": LazyCommand("xproxy.cli.log", "log", "The journal: read it, prove it, export it; its keys and size."),
+    "cassette": LazyCommand("xproxy.cli.cassette", "cassette", "Recorded conversations: make, check, compare."),
+    "replay": LazyCommand("xproxy.cli.replay", "replay", "Recorded sessions again: against clients, against servers."),
     "config": LazyCommand("xproxy.cli.config", "config", "Every configuration key with default, unit and reason."),
     "certs": LazyCommand("xproxy.cli.certs", "certs", "The proxy's own certificate authority: make, show, export."),
+    "share": LazyCommand("xproxy.cli.share", "share", "Files for the machine: a unit, defaults, a container."),
     "events": LazyCommand("xproxy.cli.events", "events", "The catalogue of what is logged, and its JSON Schema."),
 }
 

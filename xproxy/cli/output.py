@@ -3,14 +3,15 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import IO, Any, Literal
 
 import orjson
 from rich.console import Console
 from rich.text import Text
 
-from xproxy.errors import ConfigProblems, XproxyError
+from xproxy.errors import ConfigProblems, FileProblem, XproxyError
 
 
 def is_terminal(stream: IO[Any]) -> bool:
@@ -76,3 +77,19 @@ def print_error(error: XproxyError, console: Console | None = None) -> None:
 def exit_quietly_on_broken_pipe() -> None:
     """Point standard output at nowhere, so that the interpreter's own flush at exit says nothing more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all: whoever reads it meanwhile has the old one.
+
+    Raises:
+        FileProblem: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise FileProblem.from_os_error(error, doing="write", path=path) from error

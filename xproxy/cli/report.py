@@ -19,6 +19,7 @@ from xproxy.replay.github import annotations, shielded, step_summary
 from xproxy.replay.junit import render_junit
 from xproxy.replay.report import Report, to_json
 
+Format = Literal["auto", "human", "json", "github"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _STYLES: Final = {"-": "red", "+": "green", "@": "cyan", "$": "bold"}
@@ -46,7 +47,7 @@ def stamped(report: Report, started: datetime, finished: datetime) -> Report:
     )
 
 
-def emit(report: Report, format_: Literal["auto", "human", "json", "github"], junit: Path | None) -> int:
+def emit(report: Report, format_: Format, junit: Path | None) -> int:
     """Print the report, write what was asked for, return the exit code.
 
     Raises:

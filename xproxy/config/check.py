@@ -9,7 +9,7 @@ from xproxy.config.listen import ListenKind
 from xproxy.config.settings import Settings
 from xproxy.config.upstream import UpstreamFrom
 from xproxy.errors import ConfigProblem
-from xproxy.jid import JidError, domain_to_ascii
+from xproxy.jid import JidError, domain_to_ascii, is_ip_address
 
 # libxml2 gives up at 256 and lxml offers no way to ask for more; what is above must still be skipped in time.
 DEPTH_CEILING = 250
@@ -88,6 +88,53 @@ def _check_upstream(settings: Settings, place: Place) -> Iterator[ConfigProblem]
             where=place("upstream", "domain"),
             message=f"{domain!r} is no XMPP domain",
             hint="write the part of the JID after the @, such as example.org",
+        )
+    yield from _check_way_out(settings, place)
+
+
+def _check_way_out(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    """What the kinds of ``address`` and ``tls`` ask of other keys."""
+    upstream = settings.upstream
+    is_srv = upstream.address is UpstreamFrom.SRV
+    if is_srv and upstream.domain is None and upstream.domains is None:
+        yield ConfigProblem(
+            where=place("upstream", "address"),
+            message="srv without a domain: clients must not choose any server in the world",
+            hint='set domain or domains in [upstream], or domains = ["*"] for a proxy that is open to any domain',
+        )
+    for domain in upstream.domains or ():
+        if domain != "*" and not _is_domain(domain):
+            yield ConfigProblem(
+                where=place("upstream", "domains"),
+                message=f"{domain!r} is no XMPP domain",
+                hint='write the part of the JID after the @, such as example.org, or "*" for any domain',
+            )
+    for address in upstream.nameservers or ():
+        if not is_ip_address(address.host) or not address.port:
+            yield ConfigProblem(
+                where=place("upstream", "nameservers"),
+                message=f"{address} is no address of a name server",
+                hint="write its IP address and port, such as 192.0.2.53:53",
+            )
+    if upstream.tls == "none" and upstream.domain is None and settings.tls.certificate_file is None:
+        yield ConfigProblem(
+            where=place("upstream", "tls"),
+            message="without TLS no server says which names it has, and for none is a certificate made",
+            hint="set domain in [upstream], or certificate_file and key_file in [tls]",
+        )
+    if upstream.refuse_while_down and not (
+        isinstance(upstream.address, HostPort | None) or (is_srv and upstream.domain and upstream.domains is None)
+    ):
+        yield ConfigProblem(
+            where=place("upstream", "refuse_while_down"),
+            message="there is more than one server, and the others may be up",
+            hint="it is for address = HOST:PORT, and for srv with one domain",
+        )
+    if upstream.probe_seconds_min > upstream.probe_seconds_max:
+        yield ConfigProblem(
+            where=place("upstream", "probe_seconds_min"),
+            message=f"{upstream.probe_seconds_min} is above probe_seconds_max ({upstream.probe_seconds_max})",
+            hint="the time between probes grows from the one to the other",
         )
 
 

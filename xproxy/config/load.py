@@ -1,7 +1,7 @@
 """The configuration from its three layers, every problem found in one pass.
 
-Command line beats environment beats file; a layer gives single keys, so they mix freely. A problem is reported at the
-place that gave the value, and only values that count are judged.
+Command line beats environment beats file, and all beat what systemd hands over as credentials; a layer gives single
+keys, so they mix freely. A problem is reported at the place that gave the value, and only values that count are judged.
 """
 
 import difflib
@@ -13,7 +13,13 @@ import attrs
 
 from xproxy.config import check
 from xproxy.config.convert import from_text, make_converter
-from xproxy.config.options import CONFIG_VARIABLE, OPTIONS, READY_FILE_VARIABLE
+from xproxy.config.options import (
+    CONFIG_VARIABLE,
+    CREDENTIALS,
+    CREDENTIALS_VARIABLE,
+    OPTIONS,
+    READY_FILE_VARIABLE,
+)
 from xproxy.config.settings import Settings
 from xproxy.config.toml import TomlFile, read_toml
 from xproxy.errors import ConfigProblem, ConfigProblems, FileProblem
@@ -30,6 +36,17 @@ class Loaded:
 
     settings: Settings
     file: Path | None
+
+
+@attrs.frozen(kw_only=True)
+class LookedThrough:
+    """Settings with everything that is wrong about them."""
+
+    settings: Settings
+    file: Path | None
+    problems: tuple[ConfigProblem, ...]
+    refused: frozenset[str]  # sections in which a value was refused: what is there may be a default nobody asked for
+    place: check.Place  # where a key got its value
 
 
 @attrs.frozen(kw_only=True)
@@ -59,12 +76,33 @@ def load(
         ConfigProblems: all that is wrong.
         FileProblem: the file cannot be read.
     """
+    looked = look_through(options, environment, config_file=config_file, search=search, need_upstream=need_upstream)
+    if looked.problems:
+        raise ConfigProblems(list(looked.problems))
+    return Loaded(settings=looked.settings, file=looked.file)
+
+
+def look_through(
+    options: Mapping[str, object],
+    environment: Mapping[str, str],
+    *,
+    config_file: Path | None = None,
+    search: Iterable[Path] = (LOCAL_FILE, SYSTEM_FILE),
+    need_upstream: bool = False,
+) -> LookedThrough:
+    """As ``load``, and return the problems beside what could be read all the same.
+
+    Raises:
+        ConfigProblems: the file is no TOML.
+        FileProblem: the file cannot be read.
+    """
     problems: list[ConfigProblem] = list(_unknown_variables(environment))
     toml = _find_file(config_file, environment, search)
     given: dict[Key, _Given] = {}
     if toml:
         problems += _take_file(toml, given)
     _take_environment(environment, given)
+    _take_credentials(environment, given)
     _take_options(options, given)
     refused: set[str] = set()
     settings = _build(given, problems, refused)
@@ -76,9 +114,13 @@ def load(
     if need_upstream and ("upstream", "address") not in given:
         hint = f"add --upstream HOST:PORT, or address in [upstream] of {toml.path if toml else 'a configuration file'}"
         problems.append(ConfigProblem(where="--upstream", message="no server is named", hint=hint))
-    if problems:
-        raise ConfigProblems(problems)
-    return Loaded(settings=settings, file=toml.path if toml else None)
+    return LookedThrough(
+        settings=settings,
+        file=toml.path if toml else None,
+        problems=tuple(problems),
+        refused=frozenset(refused),
+        place=place,
+    )
 
 
 def section_types() -> dict[str, type[Any]]:
@@ -168,6 +210,18 @@ def _take_environment(environment: Mapping[str, str], given: dict[Key, _Given]) 
         if text := environment.get(option.variable):  # set but empty is not given, as everywhere
             value = from_text(text, _field(option.section, option.key).type)
             given[option.section, option.key] = _Given(value=value, where=f"environment variable {option.variable}")
+
+
+def _take_credentials(environment: Mapping[str, str], given: dict[Key, _Given]) -> None:
+    """Take the files that systemd hands over, where nothing else names one."""
+    directory = environment.get(CREDENTIALS_VARIABLE)
+    if not directory:
+        return
+    for credential in CREDENTIALS:
+        path = Path(directory, credential.name)
+        if (credential.section, credential.key) not in given and path.exists():
+            where = f"credential {credential.name}"
+            given[credential.section, credential.key] = _Given(value=str(path), where=where)
 
 
 def _take_options(options: Mapping[str, object], given: dict[Key, _Given]) -> None:

@@ -44,5 +44,22 @@ OPTIONS = (
     Option("--identities", "log", "identities"),
 )
 
+
+@attrs.frozen
+class Credential:
+    """A file that systemd hands over (LoadCredential=, systemd.exec(5)), and the key that names it."""
+
+    name: str  # in $CREDENTIALS_DIRECTORY
+    section: str
+    key: str
+
+
+CREDENTIALS = (
+    Credential("cert.pem", "tls", "certificate_file"),
+    Credential("key.pem", "tls", "key_file"),
+    Credential("upstream-ca.pem", "upstream", "ca_file"),
+)
+
+CREDENTIALS_VARIABLE = "CREDENTIALS_DIRECTORY"  # set by systemd
 CONFIG_VARIABLE = "XPROXY_CONFIG"  # as -c
 READY_FILE_VARIABLE = "XPROXY_READY_FILE"  # as --ready-file; no key of the configuration: it belongs to one start

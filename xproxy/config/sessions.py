@@ -1,8 +1,13 @@
 """[sessions]: how many sessions there may be, and how long each step of one may take."""
 
+from typing import Final
+
 import attrs
 
 from xproxy.config.setting import setting
+
+DESCRIPTORS_OWN: Final = 64
+"""Open files for ourselves: log, journal, epoll, listeners, certificates, name look-ups. Each session has two."""
 
 
 @attrs.frozen(kw_only=True)
@@ -17,6 +22,12 @@ class SessionLimits:
     )
     first_byte_seconds_max: float = setting(
         20.0, "seconds", "the client speaks first, at once; whoever only connects holds a descriptor for nothing"
+    )
+    header_seconds_max: float = setting(
+        20.0, "seconds", "with upstream srv, from the first byte until the stream header or the ClientHello is whole"
+    )
+    header_bytes_max: int = setting(
+        8_192, "bytes", "with upstream srv, up to the end of the first stream header; those of clients have under 400"
     )
     hello_bytes_max: int = setting(
         65_536, "bytes", "a ClientHello is 0.3 to 2 KiB, with post-quantum keys and ECH under 4"

@@ -86,3 +86,43 @@ class UpstreamSettings:
         "none, v1 or v2",
         "tell the server the client's address ahead of everything else; only for a server that expects it there",
     )
+    domains: tuple[str, ...] | None = setting(
+        None,
+        "list of XMPP domains",
+        "with address = srv, the domains that clients may be connected to; without it 'domain' alone; "
+        '["*"]: any, which makes an open proxy: whoever can connect here is taken wherever he wants',
+        example="example.org",
+    )
+    private_addresses: bool = setting(
+        False,
+        "true or false",
+        'with domains = ["*"], also to servers in this machine and its private networks: a stranger who owns a domain '
+        "chooses its addresses",
+    )
+    nameservers: tuple[HostPort, ...] | None = setting(
+        None,
+        "list of ADDRESS:PORT",
+        "whom srv asks; without it the servers of /etc/resolv.conf",
+        example="192.0.2.53:53",
+    )
+    lookup_seconds_max: float = setting(
+        4.0, "seconds", "for one question to the DNS; two of them and a connection fit into connect_seconds_max"
+    )
+    lookup_entries_max: int = setting(1_000, "answers", "kept; the one not used longest goes, each has under 8 KiB")
+    lookup_ttl_seconds_max: float = setting(
+        86_400.0, "seconds", "an answer is kept as long as it says, but not longer than this"
+    )
+    lookup_negative_seconds_max: float = setting(
+        60.0, "seconds", "the same for 'there is none' (RFC 2308): a record that was just made is soon found"
+    )
+    refuse_while_down: bool = setting(
+        False,
+        "true or false",
+        "while the server is down, refuse clients at accept, so that they try the next of their servers; a probe sees "
+        "when it is up again",
+    )
+    down_after_failures: int = setting(
+        1, "failures", "of sessions in a row, after which it counts as down; each has tried every address"
+    )
+    probe_seconds_min: float = setting(1.0, "seconds", "until the first probe; doubled after each that fails")
+    probe_seconds_max: float = setting(30.0, "seconds", "between two probes at most: so late a server is noticed")

@@ -3,6 +3,8 @@
 import base64
 import secrets
 
+import attrs
+
 from xproxy.doctor.findings import Finding, Fix, Severity, quoted
 from xproxy.doctor.look import Look, Visitor, Way
 from xproxy.peer.client import Client
@@ -30,6 +32,8 @@ async def try_bans(visitor: Visitor, way: Way, tries: int) -> Finding:
     user = f"xproxy-doctor-{secrets.token_hex(6)}"
     for number in range(1, tries + 1):
         async with visitor.visit(way) as (client, look):
+            if look.stop is not None and number == 1:
+                return attrs.evolve(not_tried(), seen=f"tried, and before the first login the server {look.stop.text}")
             if look.stop is not None:
                 return _banned(number - 1, look, user)
             try:
@@ -84,13 +88,13 @@ def _banned_with(tries: int, how: str, way: Way, user: str) -> Finding:
         fixes=(
             Fix(
                 "ejabberd",
-                "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol; or: "
+                "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol v2; or: "
                 "acl: {xproxy: {ip: <address of xproxy>}}  access_rules: {never_banned: {allow: xproxy}}  "
                 "modules: {mod_fail2ban: {access: never_banned}}",
             ),
             Fix(
                 "Prosody",
-                "mod_net_proxy, and xproxy run --upstream-proxy-protocol; or take the module that limits "
+                "mod_net_proxy, and xproxy run --upstream-proxy-protocol v2; or take the module that limits "
                 "addresses out of modules_enabled",
             ),
         ),

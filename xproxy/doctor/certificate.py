@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from xproxy.doctor.findings import Finding, Fix, Severity, listed
-from xproxy.doctor.look import Look
+from xproxy.doctor.look import Look, Step
 from xproxy.events.tls import CertificateFacts, TlsFailure
 
 DAYS_WARN: Final = 14  # Let's Encrypt renews at 30: at 14 the renewal has failed for two weeks
@@ -47,6 +47,16 @@ def check_certificate(verifying: Look, believing: Look, *, domain: str, now: dat
         )
     elif stop is not None and stop.tls is not None:
         found.append(_refused(verifying, believing, facts, domain))
+    elif stop is not None:
+        found.append(
+            Finding(
+                check="certificate",
+                severity=Severity.NOTE,
+                finding=f"whether the certificate is valid for {domain} is not known: the server {stop.text}",
+                seen=f"connected to {verifying.way} a second time to verify it",
+                consequence="xproxy closes every session if it is not",
+            )
+        )
     if facts is not None:
         found += _days(facts, believing, now)
     return found
@@ -99,9 +109,27 @@ def _days(facts: CertificateFacts, look: Look, now: datetime) -> list[Finding]:
     ]
 
 
+def _is_refusal(look: Look) -> bool:
+    """Whether it was the handshake that failed: everything before it is no answer to the question."""
+    return look.stop is not None and look.stop.step is Step.TLS and look.stop.tls is not TlsFailure.TIMEOUT
+
+
 def check_versions(looks: dict[int, Look]) -> list[Finding]:
     """Say which versions of TLS the server speaks; a look for each of them, made with that version alone."""
-    spoken = [version for version in VERSIONS if version in looks and looks[version].tls is not None]
+    unknown = [version for version, look in looks.items() if look.tls is None and not _is_refusal(look)]
+    spoken = [version for version, look in looks.items() if look.tls is not None]
+    if unknown:
+        why = looks[unknown[0]].stop
+        return [
+            Finding(
+                check="tls-versions",
+                severity=Severity.NOTE,
+                finding=f"whether the server speaks TLS {', '.join(VERSIONS[each] for each in unknown)} is not known: "
+                f"it {why.text if why else 'made no TLS'}",
+                seen="tried one handshake with each version alone",
+                consequence="both sides of xproxy have one version, the one the server chooses, from 1.2 on",
+            )
+        ]
     if not spoken:
         return []
     names = ", ".join(VERSIONS[version] for version in spoken)

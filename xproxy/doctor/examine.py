@@ -24,6 +24,7 @@ from xproxy.tls.verify import Authorities
 
 SECONDS_MAX: Final = 90.0  # for all of it: some twenty connections of which each has STEP_SECONDS_MAX a step
 STARTTLS_PORT: Final = 5222  # RFC 6120 section 14.7
+REDIRECT: Final = "see-other-host"
 DIRECT_TLS_PORT: Final = 5223  # not registered, and everywhere
 
 
@@ -111,9 +112,15 @@ class _Examination:
             reach.check_modes(starttls, direct),
             reach.check_alpn(direct),
             *offer.check_starttls(starttls),
-            *(self._stopped(look) for look in (starttls, direct) if look.stop and look.stop.reason == "see-other-host"),
+            *(reach.check_stream(look) for look in (starttls, direct) if look.stop and look.stop.reason == REDIRECT),
         )
-        await self._above_tls(way, starttls if way == starttls.way else direct)
+        chosen = starttls if way == starttls.way else direct
+        if chosen.stop is not None and chosen.stop.reason != REDIRECT:
+            self.found(reach.check_stream(chosen))
+        await self._above_tls(way, chosen)
+        self.found(reach.check_throttle(self.visitor.refused))
+        self.begin("failed logins")
+        await self._bans(way)
 
     async def _above_tls(self, way: Way, first: Look) -> None:
         self.found(reach.check_latency(first))
@@ -134,11 +141,6 @@ class _Examination:
         await self._signed(way, offers)
         self.begin("the login")
         await self._login(way)
-        self.begin("failed logins")
-        await self._bans(way)
-
-    def _stopped(self, look: Look) -> Finding | None:
-        return reach.check_stream(look)
 
     # DNS and TCP.
 
@@ -250,7 +252,9 @@ class _Examination:
             return
         async with self.visitor.visit(way, verify=True) as (client, look):
             if look.stop is not None or look.tls is None:
-                self.found(login.not_tried("without a certificate that is valid no password is sent"))
+                unproven = look.stop is None or look.stop.tls is not None
+                why = "without TLS and a certificate that is valid no password is sent"
+                self.found(login.not_tried(why if unproven or not look.stop else f"the server {look.stop.text}"))
                 return
             try:
                 await login.log_in(client, look, jid.local, password, self.found)

@@ -35,6 +35,7 @@ STEP_SECONDS_MAX: Final = 8.0  # a step of one connection; XMPPFramework waits 1
 PARTING_SECONDS_MAX: Final = 1.0  # to say the closing tag to a server that may not read any more
 BACKLOG_MAX: Final = 64  # stanzas that come unasked; behind a login a server sends a handful
 ALPN: Final = ("xmpp-client",)  # XEP-0368 section 4
+POLICY_CONDITIONS: Final = frozenset({"policy-violation", "resource-constraint"})  # RFC 6120 section 4.9.3
 LIMITS: Final = StreamLimits()  # the proxy's own: what would break there breaks here
 
 
@@ -158,6 +159,9 @@ class Visitor:
     seconds_max: float = STEP_SECONDS_MAX
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     connections: int = attrs.field(init=False, default=0)
+    refused: "tuple[int, Stop] | None" = attrs.field(init=False, default=None)
+    """The first connection that was turned away for a policy, counted from 1, after another had been served."""
+    _served: bool = attrs.field(init=False, default=False)
     _verifying: ServerLegContexts = attrs.field(init=False, repr=False)
     _believing: ServerLegContexts = attrs.field(init=False, repr=False)
     _server_name: str | None = attrs.field(init=False)
@@ -226,7 +230,11 @@ class Visitor:
         try:
             await self._go(client, seen)
         except (OSError, PeerError, HandshakeRefused) as error:
-            return seen.look(_stop(error, seen.step, client))
+            stop = _stop(error, seen.step, client)
+            if self._served and self.refused is None and stop.reason in POLICY_CONDITIONS:
+                self.refused = self.connections, stop
+            return seen.look(stop)
+        self._served = True
         return seen.look()
 
     async def _connect(self, client: Client, seen: _Seen) -> None:

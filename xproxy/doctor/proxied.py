@@ -6,7 +6,7 @@ The header that is sent says the truth: it names us. Nothing is claimed for othe
 from typing import Final
 
 from xproxy.doctor.findings import Finding, Fix, Severity
-from xproxy.doctor.look import Look
+from xproxy.doctor.look import POLICY_CONDITIONS, Look
 
 _ACCEPT: Final = (
     Fix(
@@ -15,7 +15,7 @@ _ACCEPT: Final = (
         'proxy_trusted_proxies = { "127.0.0.1", "::1" }  (community module mod_net_proxy)',
     ),
     Fix("ejabberd", 'listen: - {port: 15222, ip: "127.0.0.1", module: ejabberd_c2s, use_proxy_protocol: true}'),
-    Fix("xproxy", "then: --upstream-proxy-protocol"),
+    Fix("xproxy", "then: --upstream-proxy-protocol v2"),
 )
 
 
@@ -23,6 +23,14 @@ def check_proxy_protocol(plain: Look, headed: Look) -> Finding | None:
     """Compare a connection without and with a header of version 2; None where neither shows an XMPP server."""
     seen = f"connected to {plain.way} without a header and with one of version 2"
     takes_plain, takes_header = (look.clear or look.secured for look in (plain, headed))
+    if headed.stop is not None and headed.stop.reason in POLICY_CONDITIONS:
+        return Finding(
+            check="proxy-protocol",
+            severity=Severity.NOTE,
+            finding=f"whether the server takes a PROXY protocol header is not known: it {headed.stop.text}",
+            seen=seen,
+            consequence="if not, all clients come from xproxy's address to it",
+        )
     if takes_plain and not takes_header:
         why = headed.stop.text if headed.stop else "does not answer"
         return Finding(
@@ -42,7 +50,7 @@ def check_proxy_protocol(plain: Look, headed: Look) -> Finding | None:
             finding=f"the server wants a PROXY protocol header: without one it {why}",
             seen=seen,
             consequence="xproxy must send one, and the server then sees clients' own addresses",
-            fixes=(Fix("xproxy", "--upstream-proxy-protocol"),),
+            fixes=(Fix("xproxy", "--upstream-proxy-protocol v2"),),
         )
     if takes_header and takes_plain:
         return Finding(

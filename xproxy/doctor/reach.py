@@ -3,14 +3,13 @@
 from typing import Final
 
 from xproxy.doctor.findings import Finding, Fix, Severity, quoted
-from xproxy.doctor.look import Look, Step
+from xproxy.doctor.look import POLICY_CONDITIONS, Look, Step, Stop
 from xproxy.peer.client import Mode
 
 SLOW_SECONDS: Final = 3.0
 """XMPPFramework gives up 10 s after it connected without the first octet; through xproxy the server is asked twice."""
 
 HOST_CONDITIONS: Final = frozenset({"host-unknown", "host-gone", "improper-addressing"})
-BAN_CONDITIONS: Final = frozenset({"policy-violation", "not-authorized", "resource-constraint"})
 
 
 def family_of(look: Look) -> str:
@@ -70,7 +69,7 @@ def check_stream(look: Look) -> Finding | None:
                 Fix("ejabberd", 'hosts: ["<the domain>"]'),
             ),
         )
-    if stop.reason in BAN_CONDITIONS:
+    if stop.reason in POLICY_CONDITIONS:
         return Finding(
             check="stream",
             severity=Severity.PROBLEM,
@@ -94,6 +93,24 @@ def check_stream(look: Look) -> Finding | None:
         finding=f"the server {stop.text} at {stop.step.value}",
         seen=seen,
         consequence="clients get as far, and no farther, through xproxy",
+    )
+
+
+def check_throttle(refused: tuple[int, Stop] | None) -> Finding | None:
+    """Say that the server turned us away in the middle of the examination; None where it did not."""
+    if refused is None:
+        return None
+    number, stop = refused
+    return Finding(
+        check="throttle",
+        severity=Severity.PROBLEM,
+        finding=f"connection {number} of this examination was turned away: the server {stop.text}",
+        seen="made one connection after the other; what comes after this one may be missing",
+        consequence="it limits connections by address, and behind xproxy all come from one",
+        fixes=(
+            Fix("Prosody", 'take "c2s_conn_throttle" out of modules_enabled, or mod_net_proxy'),
+            Fix("ejabberd", "use_proxy_protocol: true on the listener, and xproxy run --upstream-proxy-protocol v2"),
+        ),
     )
 
 

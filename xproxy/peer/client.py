@@ -85,6 +85,8 @@ class Client:
     answers_pings: bool = True
     tls_name: str | None = attrs.field(default=attrs.Factory(lambda self: self.domain, takes_self=True))
     """SNI, and what the context compares with if it checks names; None: neither."""
+    local_address: str | None = None
+    """The address to connect from; None: what the system chooses."""
     preface: Preface | None = None
     limits: StreamLimits = LIMITS
     backlog_max: int = BACKLOG_MAX
@@ -165,7 +167,7 @@ class Client:
         Raises:
             OSError: nobody listens.
         """
-        self._wire = Wire(await _connect(self.host, self.port), limits=self.limits)
+        self._wire = Wire(await _connect(self.host, self.port, self.local_address), limits=self.limits)
         if self.preface is not None:
             try:
                 header = self.preface(*self._wire.addresses)
@@ -405,6 +407,10 @@ class Client:
         self._opening = wire.opening
         wire.drop(reset=reset)
 
+    async def send_close(self) -> None:
+        """Say the closing tag and nothing more; somebody else reads the server's."""
+        await self._send_raw(words.HEADER_CLOSE)
+
     async def close(self) -> None:
         """Close the stream in form: our closing tag, the server's, the end (RFC 6120 section 4.4)."""
         with self._patience("closing the stream"):
@@ -523,14 +529,16 @@ def _stream_failed(error: etree._Element) -> StreamFailed:
     return StreamFailed(condition, text or None, content=content.strip() or None, by_peer=True)
 
 
-async def _connect(host: str, port: int) -> trio.SocketStream:
+async def _connect(host: str, port: int, local_address: str | None) -> trio.SocketStream:
     try:
         version = ipaddress.ip_address(host).version
     except ValueError:
-        return await trio.open_tcp_stream(host, port)
+        return await trio.open_tcp_stream(host, port, local_address=local_address)
     family = trio.socket.AF_INET6 if version == 6 else trio.socket.AF_INET
     sock = trio.socket.socket(family, trio.socket.SOCK_STREAM)
     try:
+        if local_address is not None:
+            await sock.bind((local_address, 0))
         await sock.connect((host, port))
     except BaseException:
         sock.close()

@@ -80,10 +80,14 @@ class Connection:
         while len(self._outbox) > OUTBOX_BYTES_HIGH and not self._ending:
             await self._room.wait()
 
+    async def send_early(self, data: bytes) -> None:
+        """Send ``data`` before there is a session, from the connection's own task."""
+        await self._wire.send(data)
+
     def end(self, condition: str, *, inside: str = "") -> None:
         """End the stream with an error."""
         self.say(words.stream_error(condition, inside=inside))
-        self._close_stream()
+        self.close_stream()
 
     def lose(self) -> None:
         """Drop the connection without a word (RST): what a failing network does."""
@@ -91,7 +95,8 @@ class Connection:
         if self._scope is not None:
             self._scope.cancel()
 
-    def _close_stream(self) -> None:
+    def close_stream(self) -> None:
+        """Say the closing tag; the client has CLOSE_SECONDS_MAX for its own."""
         self.say(words.HEADER_CLOSE)
         self._ending = True
         self._room.set()
@@ -109,13 +114,16 @@ class Connection:
                 if session is not None:
                     self._wire.settled()
                     await self._converse(session)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, TlsRefused):
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # an abrupt end is a way to leave; a session that can wait does
+        except TlsRefused as refused:
+            self._server.on_tls_refused(self, refused.reason)
         finally:
             self._ending = True
             self._room.set()
             if session is not None:
                 self._server.on_connection_lost(session, self)
+            self._server.on_connection_ended(self)
             if self._lost:
                 self._wire.drop(reset=True)
             else:
@@ -130,6 +138,7 @@ class Connection:
             if left.in_form:
                 await self._wire.send(words.HEADER_CLOSE)
         except StreamRefused as refused:
+            self._server.on_stream_refused(self, refused.condition)
             if not self._header_is_sent:  # RFC 6120 section 4.9.1.2
                 await self._send_header(None)
             await self._wire.send(words.stream_error(refused.condition, inside=refused.inside) + words.HEADER_CLOSE)
@@ -205,13 +214,13 @@ class Connection:
 
     def _features(self) -> str:
         if self._user is not None:
-            return f"<bind xmlns='{ns.BIND}'/><session xmlns='{ns.SESSION}'><optional/></session><sm xmlns='{ns.SM3}'/>"
-        features = ""
+            return self._server.session_features(self._user)
+        features = self._server.login_features(self)
         if self._server.tls is not None and not self._wire.is_secure:
             required = "<required/>" if self._server.tls_required else ""
             features += f"<starttls xmlns='{ns.TLS}'>{required}</starttls>"
         if self._may_log_in:
-            names = "".join(f"<mechanism>{name}</mechanism>" for name in self._server.mechanisms)
+            names = "".join(f"<mechanism>{name}</mechanism>" for name in self._server.offered(self))
             features += f"<mechanisms xmlns='{ns.SASL}'>{names}</mechanisms>"
         return features
 
@@ -228,7 +237,8 @@ class Connection:
                     return None
             elif self._user is None:
                 # RFC 6120 section 4.9.3.12: anything else before login.
-                raise StreamRefused("not-authorized")
+                if not (self._may_log_in and await self._server.take_before_login(self, element)):
+                    raise StreamRefused("not-authorized")
             elif name.namespace == ns.SM3:
                 if (session := await self._answer_sm(element, name.localname, self._user)) is not None:
                     return session
@@ -239,6 +249,7 @@ class Connection:
                 raise StreamRefused("unsupported-stanza-type")
 
     async def _start_tls(self) -> None:
+        self._wire.skip_white()  # COMPAT(go-sendxmpp 0.5.6): a line end follows <starttls/>
         if self._server.tls is None or self._wire.is_secure or self._wire.has_unread:
             # RFC 6120 section 5.4.2.2: failure, and the connection ends. Octets behind <starttls/> are an injection.
             await self._wire.send(f"<failure xmlns='{ns.TLS}'/>".encode())
@@ -253,6 +264,7 @@ class Connection:
         try:
             last_words = await self._attempt(element, what)
         except auth.SaslRefused as refused:
+            self._server.on_login_refused(self, refused.condition)
             await self._wire.send(f"<failure xmlns='{ns.SASL}'><{refused.condition}/></failure>".encode())
             self._tries += 1
             if self._tries >= LOGIN_TRIES_MAX:
@@ -268,8 +280,9 @@ class Connection:
         if what != "auth" or self._user is not None:
             raise auth.SaslRefused("aborted" if what == "abort" else "malformed-request")
         mechanism = element.get("mechanism", "")
-        if mechanism not in self._server.mechanisms:
+        if mechanism not in self._server.offered(self):
             raise auth.SaslRefused("invalid-mechanism")
+        self._server.check_login(self)
         exchange = auth.server_exchange(mechanism, self._server.accounts)
         text = words.text_of(element)
         # Without an initial response the server begins with an empty challenge (RFC 4422 section 5).
@@ -310,6 +323,7 @@ class Connection:
         except AckedTooMuch as too_much:
             self._server.remove(session)
             raise _handled_too_high(too_much) from None
+        self._server.on_resumed(session)
         return session
 
     async def _bind(self, element: etree._Element, user: str) -> Session | None:
@@ -345,9 +359,11 @@ class Connection:
                     nursery.cancel_scope.cancel()
                     return
                 # A session closed in form is over: there is nothing to come back to (XEP-0198 section 5).
+                self._server.on_closed(session)
                 self._server.remove(session)
-                self._close_stream()
+                self.close_stream()
             except StreamRefused as refused:
+                self._server.on_stream_refused(self, refused.condition)
                 self._server.remove(session)
                 self.end(refused.condition, inside=refused.inside)
             self._said.set()
@@ -364,13 +380,15 @@ class Connection:
                 await self._server.take(session, element, name.localname)
             elif name.namespace == ns.SM3:
                 self._take_sm(session, element, name.localname)
+            elif self._server.takes_nonza(session, element):
+                pass
             else:
                 raise StreamRefused("unsupported-stanza-type")
 
     def _take_sm(self, session: Session, element: etree._Element, what: str) -> None:
         match what:
-            case "enable" if session.sm is None:
-                can_resume = element.get("resume") in ("true", "1")
+            case "enable" if session.sm is None and (granted := self._server.grants_sm(session)) != "no":
+                can_resume = element.get("resume") in ("true", "1") and granted == "resume"
                 session.sm = SmState(self._server.token() if can_resume else None)
                 about = words.attributes(
                     id_=session.sm.id,

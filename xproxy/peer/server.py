@@ -26,6 +26,7 @@ from xproxy.peer.connection import Connection, StreamRefused
 from xproxy.peer.services import StanzaRefused
 from xproxy.peer.session import Outlet, Session
 from xproxy.peer.wire import Wire
+from xproxy.xmpp import ns
 
 CONNECTIONS_MAX: Final = 20_000  # above it new ones are closed at once
 ECHO_USER: Final = "echo"
@@ -172,6 +173,57 @@ class Server:
             self._forget_expired()
         else:
             self.remove(session)
+
+    # Where a server of another kind decides otherwise (replay/server.py).
+
+    def offered(self, connection: Connection) -> Sequence[str]:
+        """Return the mechanisms that a connection may log in with."""
+        return self.mechanisms
+
+    def login_features(self, connection: Connection) -> str:
+        """Return features before login, besides TLS and SASL."""
+        return ""
+
+    def session_features(self, user: str) -> str:
+        """Return the features once ``user`` is logged in."""
+        return f"<bind xmlns='{ns.BIND}'/><session xmlns='{ns.SESSION}'><optional/></session><sm xmlns='{ns.SM3}'/>"
+
+    def check_login(self, connection: Connection) -> None:
+        """Say whether anybody may log in at all.
+
+        Raises:
+            SaslRefused: not now.
+        """
+
+    async def take_before_login(self, connection: Connection, element: etree._Element) -> bool:
+        """Take a stanza before login; False: it ends the stream."""
+        return False
+
+    def grants_sm(self, session: Session) -> Literal["no", "yes", "resume"]:
+        """Whether the session may have stream management, and may resume."""
+        return "resume"
+
+    def takes_nonza(self, session: Session, element: etree._Element) -> bool:
+        """Take a first-level element that is no stanza; False: it ends the stream."""
+        return False
+
+    def on_tls_refused(self, connection: Connection, reason: str) -> None:
+        """TLS could not be established."""
+
+    def on_login_refused(self, connection: Connection, condition: str) -> None:
+        """An attempt to log in failed."""
+
+    def on_stream_refused(self, connection: Connection, condition: str) -> None:
+        """The client's stream is ended with an error."""
+
+    def on_resumed(self, session: Session) -> None:
+        """A session goes on over a new connection."""
+
+    def on_closed(self, session: Session) -> None:
+        """The client said its closing tag."""
+
+    def on_connection_ended(self, connection: Connection) -> None:
+        """The connection is over, with a session or without."""
 
     def remove(self, session: Session) -> None:
         """The session is over."""

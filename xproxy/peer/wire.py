@@ -15,6 +15,7 @@ import trio
 
 from xproxy.config.stream import StreamLimits
 from xproxy.peer.errors import TlsRefused
+from xproxy.xmpp.prolog import WHITE
 from xproxy.xmpp.stream import Item, NameBudget, StreamReader
 
 READ_BYTES_MAX: Final = 65_536
@@ -33,6 +34,7 @@ class Wire:
         self._items: deque[Item] = deque()
         self._unread = b""
         self._settled = False
+        self._sending = trio.Lock()  # a stream takes one sender at a time; who reads may have to answer
         self.opening = b""
         """The first octets that came, at most OPENING_BYTES_MAX, in clear: what it is that is no XMPP."""
 
@@ -73,13 +75,18 @@ class Wire:
         """Whether the peer sent more than was taken so far."""
         return bool(self._items or self._unread)
 
+    def skip_white(self) -> None:
+        """Forget white space that came behind the last element: it belongs to no stream."""
+        self._unread = self._unread.lstrip(WHITE)
+
     def settled(self) -> None:
         """No restart comes any more: read whole chunks."""
         self._settled = True
         self._names.logged_in()
 
     def restart(self) -> None:
-        """Expect a new stream from the next byte on."""
+        """Expect a new stream from the next byte on, or behind white space that came with the old one."""
+        self.skip_white()
         self._reader.restart()
 
     async def receive(self) -> Item | None:
@@ -109,7 +116,8 @@ class Wire:
         Raises:
             trio.BrokenResourceError: the peer is gone.
         """
-        await self._stream.send_all(data)
+        async with self._sending:
+            await self._stream.send_all(data)
 
     async def starts_with_tls(self) -> bool:
         """Return whether the peer's first byte is that of a TLS record (XEP-0368). Nothing is taken.

@@ -284,6 +284,7 @@ class Listener:
             if error.errno in _OF_THE_CONNECTION:
                 return True
             raise
+        sock.setblocking(False)  # accept(2) does not hand it down
         try:
             peer, listener = endpoint_of(address), endpoint_of(sock.getsockname())
         except OSError:  # it is gone again
@@ -300,7 +301,6 @@ class Listener:
         except Refused as refused:
             self._turn_away(sock, peer, listener, refused.refusal)
             return True
-        sock.setblocking(False)
         self._waiting[address_key(peer.ip)] += 1
         hearing.start_soon(self._hear, sock, peer, listener, self._admissions.enter(None))
         return True
@@ -382,6 +382,7 @@ class Listener:
             self._reserve = None
             try:
                 sock, address = self._sock.accept()
+                sock.setblocking(False)
                 self._turn_away(
                     sock, endpoint_of(address), endpoint_of(sock.getsockname()), Refusal(RefusalReason.DESCRIPTORS)
                 )

@@ -10,7 +10,7 @@ from lxml import etree
 
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.sessions import SessionLimits
-from xproxy.config.upstream import UpstreamAddress
+from xproxy.config.upstream import UpstreamAddress, UpstreamProxyProtocol
 from xproxy.events import Endpoint, Event
 from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
@@ -37,6 +37,7 @@ class ProxySettings:
     listen: ListenSettings
     upstream: UpstreamAddress  # what is asked for by SOCKS5, or was dialled, is compared with it
     domain: str | None = None  # --domain: for direct TLS without a name that could be one
+    proxy_protocol: UpstreamProxyProtocol = "none"
     limits: SessionLimits = attrs.Factory(SessionLimits)
 
 
@@ -79,6 +80,7 @@ class Proxy:
         self._surroundings = Surroundings(
             limits=settings.limits,
             route=route,
+            proxy_protocol=settings.proxy_protocol,
             channel=channel,
             plane=self._plane,
             contexts=contexts,

@@ -22,6 +22,7 @@ import attrs
 import trio
 
 from xproxy.config.sessions import SessionLimits
+from xproxy.config.upstream import UpstreamProxyProtocol
 from xproxy.events import EndOfInput, Endpoint, Event, Side
 from xproxy.events.connection import (
     CloseCause,
@@ -42,14 +43,17 @@ from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
+from xproxy.proxy.peek import HeaderCut, OpeningRefused, peek_opening
 from xproxy.proxy.plane import Plane
+from xproxy.proxy.proxy_protocol import render_v1, render_v2
 from xproxy.proxy.route import Asked, Route
 from xproxy.proxy.seams import Answer, Channel, NewSession, SessionCore, SessionNotes
-from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing
+from xproxy.proxy.secure import Contexts, PassedOn, SecureFailed, Securing, domain_asked_for, peek_hello
 from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
 from xproxy.proxy.sockets import close_socket, endpoint_of, tune
 from xproxy.proxy.transport import FIRST_BYTES, Transport, transport_of
 from xproxy.tls.failures import HandshakeRefused, failure_of
+from xproxy.tls.hello import ClientHello, HelloIncomplete, HelloMalformed
 from xproxy.tls.verify import UpstreamIdentity
 from xproxy.xmpp.actions import Action, Close, LegMode, Observe, VerifyName
 from xproxy.xmpp.names import NameTally
@@ -67,6 +71,8 @@ _LAST_READ_BYTES: Final = 65_536
 _LOOK_AGAIN_SECONDS: Final = 0.01
 """The plane reads the leg that a write waits for; it has no way to say that it did."""
 
+_PROXY_HEADERS: Final = {"v1": render_v1, "v2": render_v2}
+
 _NS: Final = 1_000_000_000
 
 
@@ -76,6 +82,7 @@ class Surroundings:
 
     limits: SessionLimits
     route: Route
+    proxy_protocol: UpstreamProxyProtocol  # how the server is told the client's address
     channel: Channel
     plane: Plane
     contexts: Contexts | None  # None: TLS fails on every session
@@ -176,6 +183,11 @@ class Relay:
         if direct is None:
             return
         if connection is None:
+            if self._around.route.needs_domain:
+                try:
+                    asked = attrs.evolve(asked, domain=await self._read_ahead(direct))
+                except _NothingToReadAhead:
+                    return
             if (connection := await self._connect(asked)) is None:
                 return
             self._note_connected(connection, asked)
@@ -254,10 +266,13 @@ class Relay:
         except ConnectFailed as failed:
             self._connect_failed(failed.failure)
             return None
-        self._server = connection.sock
-        tune(connection.sock, keepalive_seconds=self._limits.keepalive_seconds)
+        sock = self._server = connection.sock
+        tune(sock, keepalive_seconds=self._limits.keepalive_seconds)
         try:
-            connection.sock.getpeername()
+            sock.getpeername()
+            self._server_end = endpoint_of(sock.getsockname())
+            self._around.server_ends.add(self._server_end)
+            self._introduce(sock)
         except OSError as error:  # it took the connection and reset it at once
             self._connect_failed(
                 UpstreamFailed(
@@ -270,9 +285,15 @@ class Relay:
                 )
             )
             return None
-        self._server_end = endpoint_of(connection.sock.getsockname())
-        self._around.server_ends.add(self._server_end)
         return connection
+
+    def _introduce(self, sock: socket.socket) -> None:
+        """Tell the server who its client is, ahead of everything else, TLS too (PROXY protocol, section 2)."""
+        version = self._around.proxy_protocol
+        if version != "none":
+            header = _PROXY_HEADERS[version](self._arrival.client, self._arrival.dialled)
+            sent = sock.send(header)
+            assert sent == len(header), "a new connection takes so much at once"
 
     def _connect_failed(self, failure: UpstreamFailed) -> None:
         self._note(failure)
@@ -295,6 +316,7 @@ class Relay:
                 domain=asked.domain,
                 priority=candidate.priority,
                 weight=candidate.weight,
+                proxy_protocol=None if self._around.proxy_protocol == "none" else self._around.proxy_protocol,
             )
         )
 
@@ -319,6 +341,55 @@ class Relay:
             self._close(CloseCause.UNSUPPORTED_TRANSPORT)
             return None
         return transport is Transport.TLS
+
+    async def _read_ahead(self, direct: bool) -> str | None:
+        """Return the domain the client asks for, of what it sent so far; all of that stays where it is.
+
+        Raises:
+            _NothingToReadAhead: the session is over.
+        """
+        limits, begun = self._limits, trio.current_time()
+        hello: ClientHello | None = None
+        try:
+            with trio.fail_after(limits.header_seconds_max):
+                if direct:
+                    hello = await peek_hello(self._sock, bytes_max=limits.hello_bytes_max, after_starttls=False)
+                    return domain_asked_for(hello, self._around.own_names) or self._around.domain
+                opening = await peek_opening(self._sock, bytes_max=limits.header_bytes_max)
+                return opening.to or self._around.domain
+        except trio.TooSlowError:
+            self._close(CloseCause.NEGOTIATION_TIMEOUT)
+        except OpeningRefused:
+            self._judge_opening()
+            self._close(CloseCause.STREAM_VIOLATION)
+        except HeaderCut as cut:
+            self._judge_opening()
+            if cut.ended:
+                self._first_end(EndOfInput.CLOSE_NOTIFY)
+            else:
+                self._note(
+                    LimitReached(
+                        limit="sessions.header_bytes_max",
+                        value=limits.header_bytes_max,
+                        sent_by=Side.CLIENT,
+                        closes=True,
+                    )
+                )
+                self._close(CloseCause.LIMIT_REACHED)
+        except (OSError, EOFError, HelloIncomplete, HelloMalformed) as error:
+            if direct:
+                seconds = trio.current_time() - begun
+                failed = failure_of(error, Side.CLIENT, direct=True, seconds=seconds, hello=hello)
+                self._carry_out(self._ensure_core().tls_failed(failed, self._wall_ns()))
+            else:
+                self._first_end(EndOfInput.RESET)
+        raise _NothingToReadAhead
+
+    def _judge_opening(self) -> None:
+        """For what is no stream header there is no server: the core alone says what is wrong with it."""
+        with contextlib.suppress(OSError):
+            data = self._sock.recv(self._limits.header_bytes_max)
+            self._carry_out(self._ensure_core().receive(Side.CLIENT, data, self._wall_ns()))
 
     def _first_end(self, how: EndOfInput) -> None:
         """The client left without a word."""
@@ -611,6 +682,10 @@ def in_letters(domain: str) -> str:
         return enforce_domainpart(domain)
     except JidError:
         return domain
+
+
+class _NothingToReadAhead(Exception):  # noqa: N818 - the session is over, and that is recorded
+    pass
 
 
 class _Taken(enum.Enum):

@@ -8,13 +8,13 @@ time, so that a look-up that is only needed when the first server is down is onl
 import ipaddress
 import socket
 from collections.abc import AsyncGenerator
-from typing import Protocol, assert_never
+from typing import Protocol
 
 import attrs
 import trio
 
 from xproxy.config.address import HostPort
-from xproxy.config.upstream import UpstreamFrom, UpstreamSettings, UpstreamTls
+from xproxy.config.upstream import UpstreamTls
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 
 
@@ -138,21 +138,6 @@ async def addresses_of(server: HostPort, tls: ServerTls, via: Via, *, clear_anyw
             yield NoCandidate(host=server.host, port=server.port, reason=UpstreamFailure.CLEAR_NOT_ALLOWED)
         else:
             yield Candidate(host=server.host, address=address, port=server.port, tls=tls, via=via)
-
-
-def make_route(settings: UpstreamSettings) -> Route:
-    """Return the route that ``[upstream]`` asks for."""
-    match settings.address:
-        case HostPort():
-            return FixedRoute(server=settings.address, tls=settings.tls, clear_anywhere=settings.clear_anywhere)
-        case UpstreamFrom.ORIGINAL:
-            return OriginalRoute(tls=settings.tls, clear_anywhere=settings.clear_anywhere)
-        case UpstreamFrom.SRV:
-            raise NotImplementedError
-        case None:
-            raise AssertionError("load(need_upstream=True) has seen to it")
-        case _:
-            assert_never(settings.address)
 
 
 def in_turn(addresses: list[str]) -> list[str]:

@@ -181,6 +181,14 @@ async def shake_hands(sock: ssl.SSLSocket) -> None:
             return
 
 
+def domain_asked_for(hello: ClientHello, own_names: frozenset[str]) -> str | None:
+    """Return the XMPP domain in the client's SNI (XEP-0368 section 2): no address, and no name of ours."""
+    name = hello.server_name
+    if name is None or is_ip_address(name) or name.lower() in own_names:
+        return None
+    return name
+
+
 class Securing:
     """The way into TLS of one session."""
 
@@ -257,7 +265,7 @@ class Securing:
                 self._flow.client.sock, bytes_max=self._limits.hello_bytes_max, after_starttls=not self._direct
             )
             if self._direct:
-                self._domain = self._domain_asked_for(hello) or self._domain
+                self._domain = domain_asked_for(hello, self._own_names) or self._domain
             if self._contexts is None:
                 raise HandshakeRefused(TlsFailure.NO_CERTIFICATE, "this proxy was started without certificates")
         return self._hello
@@ -355,13 +363,6 @@ class Securing:
         if top not in _VERSION_NAMES:
             raise HandshakeRefused(TlsFailure.VERSION, "the client speaks no version from 1.2 on")
         return _VERSION_NAMES[top]
-
-    def _domain_asked_for(self, hello: ClientHello) -> str | None:
-        """The XMPP domain in the client's SNI (XEP-0368 section 2): no address, and no name of ours."""
-        name = hello.server_name
-        if name is None or is_ip_address(name) or name.lower() in self._own_names:
-            return None
-        return name
 
     def _wrap(self, leg: Leg, context: ssl.SSLContext, *, server_name: str | None = None) -> ssl.SSLSocket:
         """Make the socket of ``leg`` a TLS socket, which it keeps whatever comes next."""

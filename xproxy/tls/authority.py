@@ -37,6 +37,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -310,13 +311,12 @@ def _open_ca(
     if not certificate_path.exists():
         write_file(certificate_path, _make_ca(key, now, domains).public_bytes(Encoding.PEM), mode=0o644)
     certificate = read_ca_certificate(directory)
-    _check_ca(certificate, key, now, certificate_path, key_path)
+    check_ca(certificate, key, now, certificate_path, key_path)
     return certificate, key
 
 
-def _check_ca(
-    certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey, now: datetime, path: Path, key_path: Path
-) -> None:
+def check_ca(certificate: x509.Certificate, key: PrivateKeyTypes, now: datetime, path: Path, key_path: Path) -> None:
+    """Check that an authority is one, is in date, and has this key. Raises: FileProblem."""
     again = f"move {path} and {key_path} away and run xproxy certs init for a new CA, which clients must then trust"
     if not is_key_of(key, certificate):
         raise FileProblem(f"the CA certificate {path} and the key {key_path} do not belong together", again, path=path)

@@ -224,6 +224,20 @@ def _judge(chain: list[bytes], domain: str | None, authorities: Authorities, now
         return OFF
 
 
+def judge_certificates(
+    chain: list[x509.Certificate], domain: str | None, authorities: Authorities, now: datetime
+) -> str:
+    """Return what a client that trusts ``authorities`` would say to ``chain``, the server's certificate first.
+
+    One of "ok" ("off" where ``domain`` is None), "name-mismatch", "expired", "not-yet-valid", "self-signed",
+    "untrusted".
+    """
+    try:
+        return _judge_parsed(chain[0], chain[1:], domain, authorities, now)
+    except UNREADABLE:
+        return OFF
+
+
 def _judge_parsed(
     leaf: x509.Certificate,
     others: list[x509.Certificate],

@@ -1,0 +1,140 @@
+"""The state directory, the keys in it, and the other files the proxy would write: owners and modes."""
+
+import os
+import pwd
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from xproxy.check.finding import Finding, fine, problem, unknown, warning
+from xproxy.config.check import Place
+from xproxy.config.settings import Settings
+from xproxy.config.state import CORRELATION_KEY_BYTES, CORRELATION_KEY_FILE, IDENTITY_KEY_FILE
+from xproxy.control.address import SOCKET_FILE, is_socket
+from xproxy.journal.format import JOURNAL_DIRECTORY
+
+TOPIC: Final = "permissions"
+
+
+def check_state(settings: Settings, place: Place, uid: int) -> Iterator[Finding]:
+    """Yield what the user ``uid`` could not read or write, and what others could."""
+    state = settings.state.directory
+    where = place("state", "directory")
+    if uid == 0:
+        yield unknown(
+            TOPIC, where, "root may read and write everything: what the service's user may not is not seen",
+            "run this as the user that xproxy will run as: setpriv --reuid=xproxy --regid=xproxy --init-groups ...",
+        )  # fmt: skip
+    yield from _check_directory(state, where, uid)
+    yield from _check_keys(settings, state, place, uid)
+    yield from _check_log(settings, place)
+
+
+def _check_directory(state: Path, where: str, uid: int) -> Iterator[Finding]:
+    try:
+        status = state.stat()
+    except FileNotFoundError:
+        yield _can_be_made(state, where)
+        return
+    except OSError as error:
+        yield problem(TOPIC, where, f"cannot look at the state directory {state}: {error.strerror}", _CHOOSE)
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    if not stat.S_ISDIR(status.st_mode):
+        yield problem(TOPIC, where, f"the state directory {state} is not a directory", _CHOOSE)
+    elif mode & stat.S_IWOTH:
+        yield problem(TOPIC, where, f"anybody may write to the state directory {state}", f"run chmod o-w {state}")
+    elif not os.access(state, os.R_OK | os.W_OK | os.X_OK):
+        yield problem(TOPIC, where, f"cannot write to the state directory {state}, which is {_owner(status.st_uid)}'s",
+                      f"run chown {_owner(uid)} {state}, or {_CHOOSE}")  # fmt: skip
+    else:
+        if mode & 0o077:
+            yield warning(TOPIC, where, f"others may enter the state directory {state} (mode {mode:04o})",
+                          f"run chmod 700 {state}: the log and its keys are nobody else's business",
+                          )  # fmt: skip
+        yield fine(TOPIC, where, f"the state directory {state} can be written")
+    path = state / SOCKET_FILE
+    if path.exists() and not is_socket(path):
+        yield problem(TOPIC, str(path), f"{path} is there, and is no socket", "remove it")
+
+
+_CHOOSE: Final = "choose another with --state DIR"
+
+
+def _can_be_made(state: Path, where: str) -> Finding:
+    parent = next(each for each in state.absolute().parents if each.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        return problem(TOPIC, where, f"the state directory {state} is not there and cannot be made in {parent}",
+                       f"make it (install -d -m 700 -o USER {state}), or {_CHOOSE}")  # fmt: skip
+    return fine(TOPIC, where, f"the state directory {state} will be made")
+
+
+def _check_keys(settings: Settings, state: Path, place: Place, uid: int) -> Iterator[Finding]:
+    keys: list[tuple[Path, str]] = [(state / CORRELATION_KEY_FILE, "the key of hashes in records")]
+    if settings.log.identities == "pseudonym":
+        keys.append((state / IDENTITY_KEY_FILE, "the key of pseudonyms"))
+    if settings.tls.certificate_file is None:
+        keys += [(state / "ca.key", "the CA's key"), (state / "leaf.key", "the key of the CA's leaves")]
+    keys += [(path, "a key that signs the journal") for path in sorted((state / JOURNAL_DIRECTORY).glob("*/*.key"))]
+    for path, what in keys:
+        yield from _check_key(path, what, str(path), uid)
+    if settings.tls.key_file is not None:
+        yield from _check_key(settings.tls.key_file, "the server's key", place("tls", "key_file"), uid, ours=False)
+    path = state / CORRELATION_KEY_FILE
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return
+    if size != CORRELATION_KEY_BYTES:
+        yield problem(TOPIC, str(path), f"{path} has {size} bytes, not {CORRELATION_KEY_BYTES}",
+                      "restore it, or delete it to get a new one")  # fmt: skip
+
+
+def _check_key(path: Path, what: str, where: str, uid: int, *, ours: bool = True) -> Iterator[Finding]:
+    try:
+        status = path.stat()
+    except OSError:
+        return  # it will be made, or was reported where it is read
+    mode = stat.S_IMODE(status.st_mode)
+    # Debian lets the group ssl-cert read the keys of servers: for those a group is somebody's decision.
+    open_to = mode & (0o077 if ours else 0o027)
+    if open_to:
+        who = "anybody" if mode & stat.S_IROTH else "the group"
+        yield problem(TOPIC, where, f"{who} may use {what} {path} (mode {mode:04o})", f"run chmod 600 {path}")
+    if not os.access(path, os.R_OK):
+        yield problem(TOPIC, where, f"cannot read {what} {path}, which is {_owner(status.st_uid)}'s",
+                      f"run chown {_owner(uid)} {path}, or have systemd hand it over (LoadCredential=)")  # fmt: skip
+    elif ours and uid != 0 and status.st_uid != uid:
+        yield warning(TOPIC, where, f"{what} {path} is {_owner(status.st_uid)}'s", f"run chown {_owner(uid)} {path}")
+
+
+def _check_log(settings: Settings, place: Place) -> Iterator[Finding]:
+    path = settings.log.path
+    if path is None:
+        return
+    where = place("log", "path")
+    directory = path.absolute().parent
+    if path.is_dir():
+        yield problem(TOPIC, where, f"the log file {path} is a directory", "name a file")
+    elif path.exists():
+        if not os.access(path, os.W_OK):
+            yield problem(TOPIC, where, f"cannot write to the log file {path}, which is {_owner(path.stat().st_uid)}'s",
+                          "change its owner, or name another")  # fmt: skip
+        else:
+            yield fine(TOPIC, where, f"the log file {path} can be written")
+    elif not directory.is_dir():
+        yield problem(TOPIC, where, f"the log file {path} cannot be made: there is no directory {directory}",
+                      f"make it: install -d -m 750 -o USER {directory}")  # fmt: skip
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        yield problem(TOPIC, where, f"the log file {path} cannot be made: no permission in {directory}",
+                      "change the directory's owner, or name another file")  # fmt: skip
+    else:
+        yield fine(TOPIC, where, f"the log file {path} can be made")
+
+
+def _owner(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
