@@ -186,8 +186,8 @@ def lines_svg(title: str, x_unit: str, y_unit: str, series: Mapping[str, Sequenc
             ' stroke-width="2"/>'
         )
         for value in values:
-            x, y = place(*value).split(",")
-            lines.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
+            left, top = place(*value).split(",")
+            lines.append(f'<circle cx="{left}" cy="{top}" r="3" fill="{colour}"/>')
         lines.append(f'<text x="{80 + 160 * number}" y="52" style="{_STYLE};fill:{colour}">{escape(name)}</text>')
     for part in range(1, 6):
         x, y = x_top * part / 5, y_top * part / 5

@@ -357,6 +357,11 @@ class Session:
             return [Forward(data)]
         return self._taken(data)
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether each piece up to a ``>`` is looked at before it is fed: a chunk may take 2 us an octet."""
+        return not self.established and not (self._client.opaque and self._server.opaque)
+
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         """With ``LegMode.DIRECT_TO_CLEAR``: the client's hello asks for ``domain``; lead the server into TLS."""
         assert isinstance(self._own, negotiate.Initiating), self._phase
