@@ -44,6 +44,11 @@ needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
 needs openssl openssl
+needs iproute2 ip
+needs nftables nft
+needs haproxy haproxy
+needs proxychains4 proxychains4
+needs curl curl
 needs systemd systemd-analyze
 needs pipx pipx
 needs strace strace

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from jsonschema import Draft202012Validator
 
-from xproxy.cli.main import cli
+from xproxy.cli.main import COMMANDS, cli
 from xproxy.config.load import section_fields, section_types
 from xproxy.config.options import OPTIONS
 from xproxy.record.schema import event_schema
@@ -21,13 +21,19 @@ def readme_flags() -> dict[str, set[str]]:
     """Return, for each command README shows, the options it is shown with; "" for options named in prose."""
     text = TEXT.replace("\\\n", " ")
     shown: dict[str, set[str]] = {"": set(re.findall(r"`(--?[a-z][a-z-]*)", text))}
-    for line in re.findall(r"xproxy ((?:run|log|certs|events|config|demo|doctor|check)\b[^`#|;\]]*)", text):
+    for line in re.findall(rf"xproxy ((?:{'|'.join(COMMANDS)})\b(?!\.)[^`#|;&\]\n]*)", text):
         words = line.split()
         command = words[0]
         shown.setdefault(command, set()).update(word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word))
-        if command in ("certs", "config", "log") and len(words) > 1 and words[1].isalpha():
+        if isinstance(command_of(command), click.Group) and len(words) > 1 and words[1].isalpha():
             shown[command].add(words[1])
     return shown
+
+
+def command_of(name: str) -> click.Command | None:
+    """Return the command called ``name``."""
+    with click.Context(cli) as context:
+        return cli.get_command(context, name)
 
 
 def known_flags(command: Any) -> set[str]:

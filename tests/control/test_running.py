@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -349,6 +350,31 @@ async def all_are_in(control: ControlClient, count: int) -> None:
             if status["sessions"]["now"] == count:
                 return
             await trio.sleep(0.01)
+
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+async def test_the_commands_of_readme_do_what_it_says(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    section = README.read_text().partition("\n## A running proxy\n")[2].partition("\n## ")[0]
+    commands = [line.partition("#")[0].split() for line in section.partition("```sh\n")[2].splitlines()]
+    commands = commands[: commands.index(["```"])]
+    assert [command[1] for command in commands] == ["status", "sessions", "log-level", "reload", "drain"]
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        for program, *arguments in commands[:-1]:
+            assert program == "xproxy"
+            assert (await rig.ask(*arguments)).code == 0
+        shown = await rig.ask("log", "show", "--action", "config-changed")
+        assert len([line for line in shown.out.splitlines() if '"control"' in line]) == 2
+        if shutil.which("curl") is not None:
+            (curl,) = re.findall(r"`(curl [^`]*)`", section)
+            command = curl.replace("STATE", str(rig.proxy.state)).split()
+            answer = await trio.run_process([*command, "--silent"], capture_stdout=True)
+            assert json.loads(answer.stdout)["health"] == "green"
+        assert (await rig.ask(*commands[-1][1:])).code == 0
+        assert rig.proxy.process.wait(5) == 0
 
 
 # What a person sees -------------------------------------------------------------------------------------------------

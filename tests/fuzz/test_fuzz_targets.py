@@ -8,7 +8,17 @@ import pytest
 
 FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 SEED_BYTES_MAX = 4_096
-RUNS = {"hello": 3_000, "jid": 3_000, "opening": 1_500, "redact": 3_000, "sasl": 3_000, "session": 250, "stream": 600}
+RUNS = {
+    "hello": 3_000,
+    "jid": 3_000,
+    "opening": 1_500,
+    "proxy_protocol": 3_000,
+    "redact": 3_000,
+    "sasl": 3_000,
+    "session": 250,
+    "socks": 3_000,
+    "stream": 600,
+}
 
 
 def run(name: str, *arguments: str, crashes: Path) -> subprocess.CompletedProcess[str]:

@@ -43,6 +43,7 @@ def stage(tmp_path: Path, mint: Mint) -> Stage:
     """A root of the file system, and ports."""
     public, direct, loopback, s2s = free_ports(4)
     for name in (
+        "etc/sysusers.d",
         "run/prosody",
         "var/lib/prosody",
         "var/log/prosody",
@@ -163,6 +164,13 @@ def _by_path(page: list[Block]) -> dict[str, Block]:
     return {block.path: block for block in page if block.path}
 
 
+def _write_ours(stage: Stage, page: list[Block]) -> None:
+    """Write the page's files for xproxy and systemd."""
+    for path, block in _by_path(page).items():
+        if "xproxy" in path:
+            stage.write(block)
+
+
 def _move_prosody(stage: Stage, page: list[Block], leaf: Leaf, stack: ExitStack, lua: str | None = None) -> None:
     """Write what the page has, and let ``systemctl restart prosody`` start it."""
     certificates = stage.root / "etc/prosody/certs"
@@ -174,7 +182,7 @@ def _move_prosody(stage: Stage, page: list[Block], leaf: Leaf, stack: ExitStack,
     config = stage.write(files["/etc/prosody/prosody.cfg.lua"])
     # Root is who runs the tests, and Prosody will not be root unless it is told.
     config.write_text("run_as_root = true\n" + (lua(config.read_text()) if lua else config.read_text()))
-    stage.write(files["/etc/xproxy/xproxy.toml"])
+    _write_ours(stage, page)
     write_accounts(stage.root / "var/lib/prosody", DOMAIN, PASSWORDS)
 
     def restart() -> None:
@@ -194,16 +202,16 @@ def test_the_page_before_prosody(stage: Stage, leaf: Leaf, stack: ExitStack) -> 
         assert diagnosis(stage, before[0])["certificate"]["severity"] == "ok"
         stage.ports = moved
     _move_prosody(stage, page, leaf, stack)
-    check, restart, run, look, stats = commands
-    stage.run(check)
-    stage.run(restart)
-    with stage.running(run):
-        for port, mode in ((5222, Mode.STARTTLS), (5223, Mode.DIRECT_TLS)):
-            assert log_in(stage, stage.ports[port], "romeo", PASSWORDS["romeo"], mode).startswith("romeo@example.org/")
-        assert log_in(stage, stage.ports[5222], "romeo", "wrong", Mode.STARTTLS) == "not-authorized"
-        found = diagnosis(stage, look)
-        assert found["certificate"]["severity"] == found["direct-tls"]["severity"] == "ok"
-        assert stage.run(stats)
+    *install, look, stats = commands
+    stage.services["xproxy"] = lambda: stack.enter_context(stage.service())
+    for command in install:
+        stage.run(command)
+    for port, mode in ((5222, Mode.STARTTLS), (5223, Mode.DIRECT_TLS)):
+        assert log_in(stage, stage.ports[port], "romeo", PASSWORDS["romeo"], mode).startswith("romeo@example.org/")
+    assert log_in(stage, stage.ports[5222], "romeo", "wrong", Mode.STARTTLS) == "not-authorized"
+    found = diagnosis(stage, look)
+    assert found["certificate"]["severity"] == found["direct-tls"]["severity"] == "ok"
+    assert stage.run(stats)
     records = [json.loads(line) for line in (stage.root / "var/log/xproxy/records.jsonl").read_text().splitlines()]
     actions = [record["event"]["action"] for record in records]
     assert actions.count("session-established") == 2
@@ -231,8 +239,9 @@ def test_the_page_before_prosody_with_the_clients_addresses(stage: Stage, leaf: 
     _move_prosody(stage, page, leaf, stack, exchanged)
     config = stage.root / "etc/xproxy/xproxy.toml"
     config.write_text(config.read_text().replace('tls = "starttls"\n', f'tls = "starttls"\n{more}'))
+    stage.run("xproxy share write xproxy.service /etc/systemd/system")
     stage.run("systemctl restart prosody")
-    with stage.running("xproxy run -c /etc/xproxy/xproxy.toml"):
+    with stage.service():
         jid = log_in(stage, stage.ports[5222], "romeo", PASSWORDS["romeo"], Mode.STARTTLS, bind_to="127.0.0.77")
         assert jid.startswith("romeo@example.org/")
     assert "127.0.0.77" in (stage.root / "var/log/prosody/prosody.log").read_text()
@@ -256,7 +265,7 @@ def test_the_page_before_ejabberd(stage: Stage, leaf: Leaf, stack: ExitStack) ->
         stage.ports = moved
     files = _by_path(page)
     config = stage.write(files["/etc/ejabberd/ejabberd.yml"])
-    stage.write(files["/etc/xproxy/xproxy.toml"])
+    _write_ours(stage, page)
     both = config.parent / f"{DOMAIN}.pem"
     both.write_bytes(leaf.certificate.read_bytes() + leaf.key.read_bytes())
     both.chmod(0o600)
@@ -264,27 +273,27 @@ def test_the_page_before_ejabberd(stage: Stage, leaf: Leaf, stack: ExitStack) ->
     stage.services["ejabberd"] = lambda: stack.enter_context(
         ejabberd_of(config, directory=directory, domain=DOMAIN, passwords=PASSWORDS, ports=(stage.ports[15222],))
     )
-    check, restart, run, outside, inside = commands
-    stage.run(check)
-    stage.run(restart)
-    with stage.running(run):
-        for port, mode in ((5222, Mode.STARTTLS), (5223, Mode.DIRECT_TLS)):
-            jid = log_in(stage, stage.ports[port], "romeo", PASSWORDS["romeo"], mode, bind_to="127.0.0.77")
-            assert jid.startswith("romeo@example.org/")
-        assert diagnosis(stage, outside)["channel-binding"]["severity"] == "ok"
-        assert "wants a PROXY protocol header" in diagnosis(stage, inside)["proxy-protocol"]["finding"]
-        answers = [
-            log_in(stage, stage.ports[5222], "romeo", f"guess {number}", Mode.STARTTLS, bind_to="127.0.0.66")
-            for number in range(25)
-        ]
-        # The twentieth is answered with the ban itself: mod_fail2ban's default.
-        assert answers == ["not-authorized"] * 19 + ["policy-violation"] * 6
-        assert log_in(
-            stage, stage.ports[5222], "juliet", PASSWORDS["juliet"], Mode.STARTTLS, bind_to="127.0.0.77"
-        ).startswith("juliet@example.org/")
-        assert log_in(stage, stage.ports[5222], "romeo", PASSWORDS["romeo"], Mode.STARTTLS, bind_to="127.0.0.66") == (
-            "policy-violation"
-        )
+    *install, outside, inside = commands
+    stage.services["xproxy"] = lambda: stack.enter_context(stage.service())
+    for command in install:
+        stage.run(command)
+    for port, mode in ((5222, Mode.STARTTLS), (5223, Mode.DIRECT_TLS)):
+        jid = log_in(stage, stage.ports[port], "romeo", PASSWORDS["romeo"], mode, bind_to="127.0.0.77")
+        assert jid.startswith("romeo@example.org/")
+    assert diagnosis(stage, outside)["channel-binding"]["severity"] == "ok"
+    assert "wants a PROXY protocol header" in diagnosis(stage, inside)["proxy-protocol"]["finding"]
+    answers = [
+        log_in(stage, stage.ports[5222], "romeo", f"guess {number}", Mode.STARTTLS, bind_to="127.0.0.66")
+        for number in range(25)
+    ]
+    # The twentieth is answered with the ban itself: mod_fail2ban's default.
+    assert answers == ["not-authorized"] * 19 + ["policy-violation"] * 6
+    assert log_in(
+        stage, stage.ports[5222], "juliet", PASSWORDS["juliet"], Mode.STARTTLS, bind_to="127.0.0.77"
+    ).startswith("juliet@example.org/")
+    assert log_in(stage, stage.ports[5222], "romeo", PASSWORDS["romeo"], Mode.STARTTLS, bind_to="127.0.0.66") == (
+        "policy-violation"
+    )
     log = (directory / "ejabberd.log").read_text()
     assert "from 127.0.0.77" in log
     failed = lines(stage.run(jq))

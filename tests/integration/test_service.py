@@ -24,6 +24,7 @@ from xproxy.peer.server import Server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
+README = Path(__file__).parents[2] / "README.md"
 UID = 61_345  # nobody's: a service's user needs no entry anywhere
 USER = next(iter(PASSWORDS))
 
@@ -154,6 +155,39 @@ async def test_exec_start_serves_as_the_user_and_with_the_paths_of_the_unit(
     assert not (service.state / "ca.pem").exists()  # the certificate was handed over
     verified = await trio.run_process([program, "log", "verify", "--state", service.state], capture_stdout=True)
     assert json.loads(verified.stdout)["verdict"] == "intact"
+
+
+def test_what_readme_says_of_the_service_is_run_as_written(tmp_path: Path) -> None:
+    """In copies of /etc, /opt and /usr/local; systemctl alone is not there to be run."""
+    if reason := installed.missing() or unit.missing():
+        pytest.skip(reason)
+    section = README.read_text().partition("\n## As a service\n")[2]
+    block = section.partition("```sh\n")[2].partition("```")[0]
+    source = installed.copy_source(tmp_path / "source")
+    for name in ("opt", "local/bin", "stub"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "stub" / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/systemctl\n')
+    (tmp_path / "stub" / "systemctl").chmod(0o755)
+    script = f"""
+        set -e
+        mount --make-rprivate /
+        cp -a /etc {tmp_path}/etc
+        mount --bind {tmp_path}/etc /etc; mount --bind {tmp_path}/opt /opt; mount --bind {tmp_path}/local /usr/local
+        cd {source}
+        export PATH={tmp_path}/stub:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PIP_DISABLE_PIP_VERSION_CHECK=1
+        {block}
+        xproxy --version
+        systemd-analyze verify /etc/systemd/system/xproxy.service
+        XPROXY_UPSTREAM= . /etc/default/xproxy; echo "server: $XPROXY_UPSTREAM"
+    """
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "server: 127.0.0.1:15222" in done.stdout
+    assert (tmp_path / "systemctl").read_text().splitlines() == ["daemon-reload", "enable --now xproxy"]
+    unit_file = Unit.read(tmp_path / "etc" / "systemd" / "system" / "xproxy.service")
+    assert unit_file.one("Service", "ExecStart") == "/usr/local/bin/xproxy run"
+    assert re.search(r"^xproxy:x:", (tmp_path / "etc" / "passwd").read_text(), re.MULTILINE)
+    assert "xproxy" not in Path("/etc/passwd").read_text()
 
 
 async def in_thread(function, *arguments):  # type: ignore[no-untyped-def]

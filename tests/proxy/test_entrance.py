@@ -208,6 +208,14 @@ async def test_health_checks_are_counted_and_not_recorded(sent: bytes, abruptly:
         assert not rig.channel.events
 
 
+async def test_a_header_that_names_the_balancer_itself_is_a_health_check_too() -> None:
+    async with behind_balancer() as rig, nothing_is_left(rig):
+        with await rig.connect() as balancer:
+            await send_all(balancer, render_v1(Endpoint(*balancer.getsockname()), rig.address))
+        await until(lambda: rig.proxy.health_checks == 1)
+        assert not rig.channel.events
+
+
 @pytest.mark.parametrize("header", [render_local(), b"PROXY UNKNOWN\r\n", SIGNATURE_V2 + b"\x21\x00\x00\x00"])
 async def test_who_speaks_behind_a_header_that_names_nobody_is_served(header: bytes) -> None:
     limits = SessionLimits(sessions_per_address_max=1)

@@ -158,6 +158,7 @@ BAD: list[tuple[bytes, HeaderFault]] = [
     (b"PROXY TCP4 192.0.2.7 198.51.100.1 1_0 5222\r\n", HeaderFault.MALFORMED),
     (b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5222\n", HeaderFault.MALFORMED),
     (b"PROXY TCP4 192.0.2.7 198.51.100.1 56324 5222\r", HeaderFault.MALFORMED),  # and no LF behind it: see below
+    (b"PROXY UNKNOWN x\r\r\n", HeaderFault.MALFORMED),
     (b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n", HeaderFault.OVERSIZED),
     (b"PROXY " + b"x" * 200, HeaderFault.OVERSIZED),
     (SIGNATURE_V2 + b"\x11", HeaderFault.MALFORMED),

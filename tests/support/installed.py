@@ -21,12 +21,17 @@ def missing() -> str | None:
     return None
 
 
+def copy_source(directory: Path) -> Path:
+    """Copy what is installed of this tree, and return the copy: an installation leaves things beside its source."""
+    shutil.copytree(ROOT / "xproxy", directory / "xproxy", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, directory / name)
+    return directory
+
+
 def build_wheel(directory: Path) -> Path:
     """Build a wheel from a copy of this tree, which stays as it is, and return it."""
-    source = directory / "source"
-    shutil.copytree(ROOT / "xproxy", source / "xproxy", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, source / name)
+    source = copy_source(directory / "source")
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-deps"]
     subprocess.run([*command, "-w", str(directory), str(source)], check=True)
     (wheel,) = directory.glob("xproxy-*.whl")

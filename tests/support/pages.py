@@ -1,7 +1,8 @@
 """The pages of README, executed as they are written.
 
-What is not as it is written stands in one table, ``Stage.substitutions``: ports that the kernel chose, and a directory
-of the test in place of the root of the file system.
+What is not as it is written stands in one table, ``Stage.substitutions``: ports that the kernel chose, and a
+directory of the test in place of the root of the file system. What systemd would do is in ``run`` and ``service``:
+a server is started by its file, and xproxy by the command, and with the credentials, of the unit that the page wrote.
 """
 
 import os
@@ -114,7 +115,9 @@ class Stage:
 
     def run(self, command: str, *, codes: tuple[int, ...] = (0,)) -> str:
         """Run one command to its end and return what it printed; what systemctl restarts is the test's own."""
-        if (found := re.fullmatch(r"systemctl restart (\w+)", command)) is not None:
+        if command == "systemd-sysusers":  # everything here is whoever runs the tests
+            return ""
+        if (found := re.fullmatch(r"systemctl (?:restart|enable --now) (\w+)", command)) is not None:
             self.services[found[1]]()
             return ""
         done = subprocess.run(
@@ -131,7 +134,26 @@ class Stage:
         return done.stdout
 
     @contextmanager
-    def running(self, command: str) -> Iterator[None]:
+    def service(self) -> Iterator[None]:
+        """Run the unit that was written, with its drop-in's credentials, as systemd would, until the block ends."""
+        units = self.root / "etc/systemd/system"
+        (start,) = re.findall(r"^ExecStart=(.*)$", (units / "xproxy.service").read_text(), re.MULTILINE)
+        credentials = self.root / "run/credentials/xproxy.service"
+        credentials.mkdir(parents=True)
+        drop_in = (units / "xproxy.service.d/certificate.conf").read_text()
+        for name, source in re.findall(r"^LoadCredential=([\w.]+):(.*)$", drop_in, re.MULTILINE):
+            (credentials / name).write_bytes(Path(source).read_bytes())
+            (credentials / name).chmod(0o400)
+        told = {
+            "CREDENTIALS_DIRECTORY": str(credentials),
+            "STATE_DIRECTORY": str(self.root / "var/lib/xproxy"),
+            "XPROXY_CONFIG": str(self.root / "etc/xproxy/xproxy.toml"),  # found by itself where / is the root
+        }
+        with self.running(start, **told):
+            yield
+
+    @contextmanager
+    def running(self, command: str, **told: str) -> Iterator[None]:
         """Run ``xproxy run ...`` in the background until the block ends, from when it is ready."""
         ready = self.root / "ready"
         errors = self.root / "stderr"
@@ -140,7 +162,7 @@ class Stage:
                 f"exec {self.real(command)} --ready-file {ready}",
                 shell=True,
                 cwd=self.root,
-                env=self.environment,
+                env=self.environment | told,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=err,

@@ -15,6 +15,7 @@ from typing import Final
 import attrs
 
 from tests.support.mint import Leaf
+from tests.support.netns import inside
 from tests.support.ports import accepts, free_ports
 
 STANZA_BYTES_MAX: Final = 262_144  # Prosody's default (c2s_stanza_size_limit)
@@ -28,7 +29,7 @@ daemonize = false
 pidfile = "{directory}/prosody.pid"
 data_path = "{directory}/data"
 certificates = "{directory}"
-interfaces = {{ "127.0.0.1" }}
+interfaces = {{ {interfaces} }}
 c2s_ports = {{ {starttls_port} }}
 c2s_direct_tls_ports = {{ {direct_tls_port} }}
 c2s_require_encryption = true
@@ -98,14 +99,16 @@ def running_prosody(
     passwords: Mapping[str, str],
     rosters: Mapping[str, Mapping[str, str]] | None = None,
     changes: Mapping[str, str] | None = None,
+    namespace: str | None = None,
 ) -> Iterator[Prosody]:
     """Run Prosody in ``directory`` with these accounts; ``rosters`` maps user -> {bare JID: name}.
 
-    ``changes``: what is to stand in the configuration in place of what.
+    ``changes``: what is to stand in the configuration in place of what. In a network ``namespace`` of its own it takes
+    the usual ports of all addresses there.
     """
     write_accounts(directory / "data", domain, passwords, rosters)
     for _ in range(_START_TRIES):
-        starttls_port, direct_tls_port = free_ports(2)
+        starttls_port, direct_tls_port = free_ports(2) if namespace is None else (5222, 5223)
         (directory / "prosody.log").unlink(missing_ok=True)
         config = directory / "prosody.cfg.lua"
         text = _CONFIG.format(
@@ -113,13 +116,15 @@ def running_prosody(
             domain=domain,
             starttls_port=starttls_port,
             direct_tls_port=direct_tls_port,
+            interfaces='"127.0.0.1"' if namespace is None else '"*", "::"',
             certificate=leaf.certificate,
             key=leaf.key,
         )
         config.write_text(changed(text, changes or {}))
-        process = _launch(config, directory)
+        process = _launch(config, directory, inside(namespace) if namespace else ())
         try:
-            if not _came_up(process, directory / "prosody.log", (starttls_port, direct_tls_port)):
+            is_here = namespace is None
+            if not _came_up(process, directory / "prosody.log", (starttls_port, direct_tls_port), is_here=is_here):
                 continue
             yield Prosody(
                 domain=domain,
@@ -149,10 +154,13 @@ def prosody_of(config: Path, *, directory: Path, log_file: Path, ports: tuple[in
         _stop(process)
 
 
-def _launch(config: Path, directory: Path) -> subprocess.Popen[bytes]:
+def _launch(config: Path, directory: Path, prefix: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
     with (directory / "prosody.out").open("wb") as out:
         return subprocess.Popen(
-            ["prosody", "--foreground", "--config", str(config)], stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            [*prefix, "prosody", "--foreground", "--config", str(config)],
+            stdout=out,
+            stderr=out,
+            stdin=subprocess.DEVNULL,
         )
 
 
@@ -164,8 +172,11 @@ def changed(configuration: str, changes: Mapping[str, str]) -> str:
     return configuration
 
 
-def _came_up(process: subprocess.Popen[bytes], log: Path, ports: tuple[int, ...]) -> bool:
-    """Wait until every port answers; False when one of them was taken by somebody else."""
+def _came_up(process: subprocess.Popen[bytes], log: Path, ports: tuple[int, ...], *, is_here: bool = True) -> bool:
+    """Wait until every port answers; False when one of them was taken by somebody else.
+
+    Where it is not ``is_here`` but in another network, its own word has to do.
+    """
     deadline = time.monotonic() + _START_SECONDS_MAX
     directory = log.parent
     while time.monotonic() < deadline:
@@ -174,8 +185,11 @@ def _came_up(process: subprocess.Popen[bytes], log: Path, ports: tuple[int, ...]
             return False
         if process.poll() is not None:
             raise AssertionError(f"Prosody ended with status {process.returncode}: {_diagnosis(directory)}")
+        if not is_here:
+            if all(f"]:{port}" in text for port in ports):
+                return True
         # Both in the log (it is this process that listens) and on the network (it accepts).
-        if all(f"[127.0.0.1]:{port}" in text for port in ports) and all(accepts(port) for port in ports):
+        elif all(f"[127.0.0.1]:{port}" in text for port in ports) and all(accepts(port) for port in ports):
             return True
         time.sleep(0.02)
     raise AssertionError(f"Prosody did not listen within {_START_SECONDS_MAX} s: {_diagnosis(directory)}")

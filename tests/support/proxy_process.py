@@ -7,12 +7,13 @@ for every canary (tests/support/canary.py). What all proxies of a test run recor
 """
 
 import functools
+import itertools
 import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -261,13 +262,15 @@ def running_xproxy(
     upstream_ca: Path | None = None,
     domain: str | None = None,
     listeners: int = 1,
+    listen: Sequence[str] = (),
+    prefix: Sequence[str] = (),
 ) -> Iterator[ProxyProcess]:
     """Run ``xproxy run`` with its state, log and stderr in ``directory``; more ``arguments`` go to its command line."""
     directory.mkdir(parents=True, exist_ok=True)
     state, log_file, ready_file = directory / "state", directory / "log.jsonl", directory / "ready"
     command = [
-        *(sys.executable, "-m", "xproxy", "run"),
-        *(["--listen", "127.0.0.1:0"] * listeners),
+        *(*prefix, sys.executable, "-m", "xproxy", "run"),
+        *itertools.chain.from_iterable(("--listen", address) for address in listen or ["127.0.0.1:0"] * listeners),
         *("--upstream", upstream, "--state", str(state), "--log", str(log_file), "--log-format", "json"),
         *("--ready-file", str(ready_file)),
         *(["--upstream-ca", str(upstream_ca)] if upstream_ca else []),

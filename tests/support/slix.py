@@ -1,10 +1,11 @@
 """slixmpp as a client under test, driven over pipes (tests/support/slix_driver.py)."""
 
 import json
+import os
 import select
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,15 @@ class SlixDriver:
 
 
 @contextmanager
-def slix_driver() -> Iterator[SlixDriver]:
-    """Run a driver process."""
+def slix_driver(*prefix: str, environment: Mapping[str, str] | None = None) -> Iterator[SlixDriver]:
+    """Run a driver process; ``prefix`` goes before its command line, ``environment`` is added to its own."""
     with subprocess.Popen(
-        [sys.executable, str(_DRIVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        [*prefix, sys.executable, str(_DRIVER)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, **(environment or {})},
     ) as process:
         try:
             yield SlixDriver(process)

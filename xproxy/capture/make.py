@@ -317,10 +317,9 @@ def _assemble(
         for thread in told
     ]
     if hidden:
-        notes.append(
-            f"the capture was made without --capture-bodies: {templates.hidden_values} texts and values that it left "
-            "out are ${any} here, and are not compared"
-        )
+        notes.append("the capture was made without --capture-bodies: it has no bodies, so none is compared")
+    if templates.left_out:
+        notes.append(f"{templates.left_out} values that the capture left out are ${{any}} here, and are not compared")
     cassette = Cassette(
         meta=Meta(
             recorded=datetime.fromtimestamp(first_ns / 1e9, UTC).date().isoformat(),

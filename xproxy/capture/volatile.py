@@ -17,7 +17,7 @@ from typing import Final
 
 import attrs
 
-from xproxy.capture.hide import is_secret_attribute, is_secret_field, is_secret_text
+from xproxy.capture.hide import is_body, is_secret_attribute, is_secret_field, is_secret_text
 from xproxy.capture.node import Node
 from xproxy.capture.placeholder import escape, with_sample
 from xproxy.xmpp import ns
@@ -91,7 +91,9 @@ _TEXTS: Final[Mapping[tuple[str, str], str]] = {
     ("jabber:x:encrypted", "x"): "any",
     (ns.UPLOAD, "header"): "any",
 }
-_FILLER: Final = re.compile(r"x+")
+_FILLER: Final = re.compile(r"x+")  # what a capture puts in the place of what it leaves out
+_LONG_FILLER: Final = re.compile(r"x{4,}")  # ... with bodies: of secrets alone, and these are not as short
+_FORM_VALUE: Final = f"{{{ns.DATA_FORM}}}value"
 # A localpart that nobody typed: a UUID, or at least 16 hex digits.
 _RANDOM_LOCALPART: Final = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{16,64}", re.IGNORECASE
@@ -108,7 +110,7 @@ class Templates:
     """Says for a session: (full JID, session) of all that are known there, its own first."""
     _ids: dict[tuple[str, str], int] = attrs.field(factory=dict)
     _tokens: dict[str, str] = attrs.field(factory=dict)  # random localparts -> their placeholder
-    hidden_values: int = 0  # left out by the capture, so that anything matches
+    left_out: int = 0  # left out by the capture, so that anything matches
 
     def apply(self, node: Node, session: str, *, password_of: str | None = None) -> Node:
         """Return the expectation. ``password_of``: the account whose registration this is (XEP-0077)."""
@@ -133,18 +135,24 @@ class Templates:
         kind = _ATTRIBUTES.get((node.namespace, node.local, name), "")
         if kind:
             return self._of_kind(kind, value)
-        if self.hidden and _FILLER.fullmatch(value) and name not in ("id", "from", "to", "type", "jid"):
-            self.hidden_values += 1
+        if name not in ("id", "from", "to", "type", "jid") and self._is_left_out(value):
+            self.left_out += 1
             return "${any}"
         return self._literal(value, session)
+
+    def _is_left_out(self, value: str, node: Node | None = None) -> bool:
+        """Whether the capture left a value out, and has filler in its place."""
+        if self.hidden or (node is not None and node.tag == _FORM_VALUE):
+            return _FILLER.fullmatch(value.strip()) is not None
+        return (node is None or not is_body(node)) and _LONG_FILLER.fullmatch(value) is not None
 
     def _text(self, node: Node, value: str, session: str, password_of: str | None, *, secret: bool) -> str:
         if secret or is_secret_text(node):
             is_password = node.namespace == ns.REGISTER and node.local == "password"
             return f"${{secret:{password_of}}}" if is_password and password_of is not None else "${any}"
         kind = _TEXTS.get((node.namespace, node.local), "")
-        if self.hidden and _FILLER.fullmatch(value.strip()):
-            self.hidden_values += 1
+        if self._is_left_out(value, node):
+            self.left_out += 1
             return "${any}"
         return self._of_kind(kind, value) if kind else self._literal(value, session)
 

@@ -6,8 +6,9 @@ says it slowly or says something else costs a descriptor and one small task for 
 turned away with a record. Elsewhere ``look`` decides at once.
 
 **Health checks.** A balancer looks whether we live by connecting, with a header that names nobody (LOCAL, UNKNOWN) or
-with none at all, and leaving. That is counted and not recorded: it happens every second or two for ever. Whoever sends
-such a header and then speaks is a client whose address is not known; it is served, as one at the balancer's address.
+itself, or with none at all, and leaving. That is counted and not recorded: it happens every second or two for ever.
+Whoever sends such a header and then speaks is a client whose address is not known; it is served, as one at the
+balancer's address.
 """
 
 import contextlib
@@ -169,7 +170,8 @@ class Entrance:
             if ended.before_anything:
                 raise HealthCheck from None
             raise Refused(RefusalReason.PROXY_HEADER_MALFORMED, detail="it ended within the header") from None
-        if header.source is None or header.destination is None:
+        # HAProxy's checks name the balancer's own end of the connection where version 1 has no LOCAL.
+        if header.source is None or header.destination is None or header.source == balancer:
             with trio.move_on_after(seconds_max):
                 await _see_whether_it_speaks(sock)
         return Arrival(

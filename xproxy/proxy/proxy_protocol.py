@@ -134,7 +134,7 @@ def _take_v1(seen: bytes) -> tuple[int, ProxyHeader | None]:
     end = seen.find(b"\r\n", 0, V1_BYTES_MAX)
     line = seen[: end if end >= 0 else V1_BYTES_MAX]
     # A CR may only be what the LF is still missing from.
-    if b"\n" in line or b"\r" in line.removesuffix(b"\r"):
+    if b"\n" in line or b"\r" in (line if end >= 0 else line.removesuffix(b"\r")):
         raise HeaderRefused(HeaderFault.MALFORMED, "a line of version 1 ends with CR LF")
     if end >= 0:
         return end + 2, _header_v1(line)

@@ -39,6 +39,7 @@ from xproxy.replay.wire import is_ping, to_wire
 from xproxy.xmpp import ns
 
 NAME: Final = "xproxy replay client"
+MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN")  # else the best that both know
 _MODES: Final = {"starttls": Mode.STARTTLS, "direct": Mode.DIRECT_TLS, "none": Mode.CLEAR}
 _CLOSE_SECONDS_MAX: Final = 2.0  # from our closing tag to the server's; ejabberd and Prosody answer at once
 _WRONG: Final = "-wrong"  # behind the right password, where a refused login was recorded
@@ -118,7 +119,8 @@ class ReplayClients:
                 player.parted = True
                 playback.happened(event)
                 self._stop_reading(player)
-                player.client.drop()
+                # RST: a server that learns of it at once keeps what comes for the resumption.
+                player.client.drop(reset=True)
             case What.QUIET:
                 raise AssertionError("the engine keeps quiet by itself")
 
@@ -158,7 +160,8 @@ class ReplayClients:
         assert session.account is not None
         account = self.engine.cassette.account(session.account)
         password = self.engine.passwords[account.name]
-        mechanism = session.mechanism if session.mechanism in client.mechanisms else None
+        can = session.mechanism in MECHANISMS and session.mechanism in client.mechanisms
+        mechanism = session.mechanism if can else None
         if session.refused is not None:
             await self._be_refused(player, event, account.user, password + _WRONG, mechanism)
             return

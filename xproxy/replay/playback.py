@@ -307,10 +307,13 @@ class Playback:
         best: tuple[tuple[bool, float], Event] | None = None
         for event in [event for event in pending if _stanza(event).tag == live.tag][:CANDIDATES_MAX]:
             stanza = _stanza(event)
-            if live.local == "iq" and stanza.get("type") != live.get("type"):
-                continue
+            # Requests are like requests of their type; an answer, result or error, is that to the same request.
             is_answer = self._is_answer_to_same(stanza, live)
-            if live.local == "iq" and live.get("type") in ("result", "error") and not is_answer:
+            if (
+                live.local == "iq"
+                and not is_answer
+                and (stanza.get("type") != live.get("type") or live.get("type") in ("result", "error"))
+            ):
                 continue
             rank = (is_answer, score(stanza, live, self._context(event)))
             if best is None or rank > best[0]:

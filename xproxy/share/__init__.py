@@ -39,8 +39,8 @@ SHARED: Final = (
     Shared(
         name="xproxy.sysusers",
         group="systemd",
-        place="/etc/sysusers.d/xproxy.conf",
-        about="the service's user",
+        place="systemd-sysusers -",
+        about="the service's user: read by that command, once",
     ),
     Shared(
         name="certificate.conf",

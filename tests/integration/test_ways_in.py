@@ -1,0 +1,370 @@
+"""The ways in, in networks of their own: real firewall rules, a real HAProxy, a real SOCKS5 client, a real Prosody."""
+
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from tests.support import netns
+from tests.support import prosody as prosody_support
+from tests.support.accounts import DOMAIN, MODES, PASSWORDS
+from tests.support.canary import Canary
+from tests.support.mint import Mint
+from tests.support.netns import CLIENT, CLIENT6, GATEWAY, GATEWAY6, SERVER, SERVER6, Network, inside, network
+from tests.support.prosody import running_prosody
+from tests.support.proxy_process import ProxyProcess, actions, at, only, running_xproxy
+from tests.support.slix import SlixDriver, slix_driver
+
+pytestmark = pytest.mark.integration
+
+ALICE = {"user": "alice", "password": PASSWORDS["alice"]}
+PORTS = {"starttls": 5222, "direct-tls": 5223}
+PROXY_PORT = 15_222
+
+# README's rules, for the gateway's own listener on port 15222.
+REDIRECT = """
+table inet xproxy {
+    chain prerouting {
+        type nat hook prerouting priority dstnat;
+        tcp dport { 5222, 5223 } redirect to :15222
+    }
+}
+"""
+TPROXY = """
+table inet xproxy {
+    chain prerouting {
+        type filter hook prerouting priority mangle;
+        tcp dport { 5222, 5223 } tproxy to :15222 meta mark set 1 accept
+    }
+}
+"""
+TPROXY_ROUTES = (
+    "rule add fwmark 1 lookup 100",
+    "route add local default dev lo table 100",
+    "-6 rule add fwmark 1 lookup 100",
+    "-6 route add local default dev lo table 100",
+)
+
+
+@attrs.frozen(kw_only=True)
+class Stage:
+    """A client, a gateway for a proxy, and Prosody, each in a network of its own."""
+
+    network: Network
+    slix: SlixDriver
+    mint: Mint
+    canary: Canary
+    directory: Path
+
+    @contextmanager
+    def proxy(self, *arguments: str, upstream: str = "original", **options: Any) -> Iterator[ProxyProcess]:
+        """Run a proxy in the gateway."""
+        self.canary.register("a password", ALICE["password"])
+        with running_xproxy(
+            self.directory / f"xproxy-{len(list(self.directory.iterdir()))}",
+            *arguments,
+            canary=self.canary,
+            upstream=upstream,
+            upstream_ca=self.mint.ca_file,
+            domain=DOMAIN,
+            prefix=inside(self.network.gateway),
+            **options,
+        ) as proxy:
+            yield proxy
+
+    def login(self, host: str, port: int, mode: str, proxy: ProxyProcess, slix: SlixDriver | None = None) -> None:
+        """Log in as the client, dialling ``host``, and see that it worked."""
+        outcome = (slix or self.slix).play(
+            "login", host=host, port=port, mode=mode, domain=DOMAIN, clients=[ALICE], ca_file=str(proxy.ca_file)
+        )
+        for secret in outcome.secrets:
+            self.canary.register_payload("a SASL payload", secret)
+        assert outcome.final["end"] == "session", outcome
+
+    def dial(self, host: str, port: int, say: bytes = b"", namespace: str | None = None) -> bytes:
+        """Connect as the client without XMPP, and return all that comes back."""
+        program = f"""
+            import socket, sys
+            with socket.create_connection(({host!r}, {port}), timeout=10) as sock:
+                sock.sendall({say!r})
+                try:
+                    while data := sock.recv(65536):
+                        sys.stdout.buffer.write(data)
+                except ConnectionResetError:
+                    pass
+        """
+        command = [*inside(namespace or self.network.client), sys.executable, "-c", textwrap.dedent(program)]
+        done = subprocess.run(command, capture_output=True, timeout=30, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, mint: Mint, canary: Canary) -> Iterator[Stage]:
+    if reason := netns.missing() or prosody_support.missing():
+        pytest.skip(reason)
+    pytest.importorskip("slixmpp")
+    with ExitStack() as stack:
+        made = stack.enter_context(network())
+        stack.enter_context(
+            running_prosody(
+                tmp_path_factory.mktemp("prosody"),
+                domain=DOMAIN,
+                leaf=mint.leaf(DOMAIN, label="prosody"),
+                passwords=PASSWORDS,
+                namespace=made.server,
+            )
+        )
+        slix = stack.enter_context(slix_driver(*inside(made.client)))
+        yield Stage(network=made, slix=slix, mint=mint, canary=canary, directory=Path())
+
+
+@pytest.fixture
+def here(stage: Stage, tmp_path: Path) -> Stage:
+    """The stage, with a directory of the test's own."""
+    return attrs.evolve(stage, directory=tmp_path)
+
+
+# The original destination ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    ("listen", "server", "client"),
+    [("0.0.0.0", SERVER, CLIENT), ("[::]", SERVER, CLIENT), ("[::]", SERVER6, CLIENT6)],
+    ids=["ipv4", "ipv4-of-dual-stack", "ipv6"],
+)
+def test_redirected_connections_go_where_they_were_going(
+    here: Stage, listen: str, server: str, client: str, mode: str
+) -> None:
+    here.network.firewall(REDIRECT)
+    with here.proxy(listen=[f"{listen}:{PROXY_PORT}"]) as proxy:
+        here.login(server, PORTS[mode], mode, proxy)
+        records = proxy.session()
+    wanted = f"[{server}]:{PORTS[mode]}" if ":" in server else f"{server}:{PORTS[mode]}"
+    accepted = only(records, "connection-accepted", xproxy__way="redirect", xproxy__requested=wanted)
+    assert (at(accepted, "client.ip"), at(accepted, "xproxy.listener.port")) == (client, PROXY_PORT)
+    assert (at(accepted, "xproxy.dialled.ip"), at(accepted, "xproxy.dialled.port")) == (server, PORTS[mode])
+    only(records, "upstream-connected", destination__ip=server, destination__port=PORTS[mode])
+    only(records, "session-established")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("server", "client"), [(SERVER, CLIENT), (SERVER6, CLIENT6)], ids=["ipv4", "ipv6"])
+def test_tproxied_connections_go_where_they_were_going(here: Stage, server: str, client: str, mode: str) -> None:
+    try:
+        here.network.firewall(TPROXY)
+    except AssertionError as error:
+        pytest.skip(f"this kernel has no TPROXY (CONFIG_NFT_TPROXY): {error}")
+    for arguments in TPROXY_ROUTES:
+        here.network.configure(*arguments.split())
+    try:
+        with here.proxy(listen=[f"tproxy://[::]:{PROXY_PORT}"]) as proxy:
+            here.login(server, PORTS[mode], mode, proxy)
+            records = proxy.session()
+    finally:
+        for arguments in TPROXY_ROUTES:
+            here.network.configure(*arguments.replace(" add ", " delete ").split())
+    accepted = only(records, "connection-accepted", xproxy__way="tproxy", client__ip=client)
+    assert (at(accepted, "xproxy.listener.ip"), at(accepted, "xproxy.listener.port")) == (server, PORTS[mode])
+    only(records, "upstream-connected", destination__ip=server, destination__port=PORTS[mode])
+    only(records, "session-established")
+
+
+@pytest.mark.parametrize("gateway", [GATEWAY, GATEWAY6])
+@pytest.mark.parametrize("scheme", ["", "tproxy://"])
+def test_who_dials_the_proxy_itself_is_refused(here: Stage, gateway: str, scheme: str) -> None:
+    here.network.firewall(REDIRECT)
+    with here.proxy(listen=[f"{scheme}[::]:{PROXY_PORT}"]) as proxy:
+        assert here.dial(gateway, PROXY_PORT, b"<") == b""
+        refused = proxy.wait_record("connection-refused")
+    assert at(refused, "event.reason") == "not-redirected"
+    assert at(refused, "client.ip") == (CLIENT6 if ":" in gateway else CLIENT)
+
+
+def test_a_destination_that_is_a_listener_of_ours(here: Stage) -> None:
+    here.network.firewall(REDIRECT.replace("{ 5222, 5223 }", "5223"))
+    with here.proxy(listen=[f"0.0.0.0:{PROXY_PORT}", "0.0.0.0:5223"]) as proxy:
+        assert here.dial(GATEWAY, 5223, b"<") == b""
+        refused = proxy.wait_record("connection-refused")
+    assert at(refused, "event.reason") == "destination-loop"
+    assert at(refused, "xproxy.requested") == f"{GATEWAY}:5223"
+
+
+def test_our_own_connections_turned_back_to_us_end_at_once(here: Stage) -> None:
+    """The classic mistake: the rule also catches what the proxy itself sends."""
+    of_our_own = REDIRECT.replace("prerouting", "output").replace("dstnat", "-100").replace("xproxy {", "xproxy_out {")
+    here.network.firewall(REDIRECT + of_our_own)
+    with here.proxy(listen=[f"0.0.0.0:{PROXY_PORT}"]) as proxy:
+        assert here.dial(SERVER, 5222, b"<stream:stream") == b""
+        first, second = proxy.sessions(count=2)
+    assert at(only(second, "upstream-failed"), "event.reason") == "loop"
+    assert at(second[0], "client.port") == at(only(first, "upstream-connected"), "xproxy.upstream.local.port")
+
+
+def test_ports_that_are_not_xmpps_are_refused(here: Stage) -> None:
+    here.network.firewall(REDIRECT.replace("{ 5222, 5223 }", "{ 22, 443 }"))
+    with here.proxy(listen=[f"0.0.0.0:{PROXY_PORT}"]) as proxy:
+        for port in (22, 443):
+            mark = proxy.mark()
+            assert here.dial(SERVER, port, b"<") == b""
+            refused = proxy.wait_record("connection-refused", after=mark)
+            assert at(refused, "event.reason") == "destination-refused"
+            assert at(refused, "xproxy.requested") == f"{SERVER}:{port}"
+
+
+# HAProxy --------------------------------------------------------------------------------------------------------------
+
+HAPROXY = """
+global
+    maxconn 100
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1m
+    timeout server 1m
+frontend xmpp
+    bind :::5222 v4v6
+    default_backend xproxy
+backend xproxy
+    server xproxy {address}:{port} {how} check inter 100ms
+"""
+
+
+@contextmanager
+def running_haproxy(directory: Path, configuration: str, *, namespace: str | None = None) -> Iterator[None]:
+    if shutil.which("haproxy") is None:
+        pytest.skip("haproxy is not installed (Debian package haproxy)")
+    file = directory / "haproxy.cfg"
+    file.write_text(configuration)
+    command = [*(inside(namespace) if namespace else ()), "haproxy", "-f", str(file), "-db", "-q"]
+    with (directory / "haproxy.out").open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+    try:
+        time.sleep(0.2)
+        assert process.poll() is None, (directory / "haproxy.out").read_text()
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize(("gateway", "client"), [(GATEWAY, CLIENT), (GATEWAY6, CLIENT6)], ids=["ipv4", "ipv6"])
+@pytest.mark.parametrize(
+    "how",
+    ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority"],
+    ids=["v1", "v2", "v2-with-extensions"],
+)
+def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, gateway: str, client: str) -> None:
+    here.network.firewall("")
+    upstream = f"{SERVER}:5222"
+    with (
+        here.proxy(upstream=upstream, listen=[f"proxy://127.0.0.1:{PROXY_PORT}"]) as proxy,
+        running_haproxy(
+            here.directory,
+            HAPROXY.format(address="127.0.0.1", port=PROXY_PORT, how=how),
+            namespace=here.network.gateway,
+        ),
+    ):
+        time.sleep(0.5)  # a few health checks
+        assert [name for name in actions(proxy.records()) if name.startswith("connection")] == []
+        here.login(gateway, 5222, "starttls", proxy)
+        records = proxy.session()
+    accepted = only(records, "connection-accepted", xproxy__way="proxy-protocol")
+    assert (at(accepted, "source.ip"), at(accepted, "client.ip")) == (client, client)
+    assert at(accepted, "xproxy.balancer.ip") == "127.0.0.1"
+    assert at(accepted, "xproxy.balancer.port") != at(accepted, "client.port")
+    assert (at(accepted, "xproxy.dialled.ip"), at(accepted, "xproxy.dialled.port")) == (gateway, 5222)
+    assert at(only(records, "session-established"), "client.ip") == client
+
+
+def test_haproxy_in_front_and_a_spoofer_beside_it(here: Stage) -> None:
+    here.network.firewall("")
+    spoofed = b"PROXY TCP4 203.0.113.9 203.0.113.1 1 5222\r\n<"
+    with here.proxy(upstream=f"{SERVER}:5222", listen=[f"proxy://0.0.0.0:{PROXY_PORT}"]) as proxy:
+        assert here.dial(GATEWAY, PROXY_PORT, spoofed) == b""
+        refused = proxy.wait_record("connection-refused")
+        assert at(refused, "event.reason") == "proxy-header-untrusted"
+        assert at(refused, "client.ip") == CLIENT
+        assert "203.0.113.9" not in proxy.log_file.read_text()
+
+
+# SOCKS5 ---------------------------------------------------------------------------------------------------------------
+
+PROXYCHAINS = """
+strict_chain
+{dns}
+tcp_read_time_out 15000
+tcp_connect_time_out 8000
+[ProxyList]
+socks5 {gateway} 1080
+"""
+
+
+@contextmanager
+def by_socks(here: Stage, *, dns: bool = False) -> Iterator[SlixDriver]:
+    """slixmpp in the client's network, every connection of which goes by SOCKS5."""
+    if shutil.which("proxychains4") is None:
+        pytest.skip("proxychains4 is not installed (Debian package proxychains4)")
+    file = here.directory / "proxychains.conf"
+    file.write_text(PROXYCHAINS.format(gateway=GATEWAY, dns="proxy_dns" if dns else ""))
+    with slix_driver(*inside(here.network.client), "proxychains4", "-q", "-f", str(file)) as driver:
+        yield driver
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("upstream", ["original", "fixed"])
+def test_slixmpp_logs_in_by_socks5(here: Stage, mode: str, upstream: str) -> None:
+    here.network.firewall("")
+    where = "original" if upstream == "original" else f"{SERVER}:{PORTS[mode]}"
+    with (
+        here.proxy("--trusted", "10.77.1.0/24", upstream=where, listen=["socks5://0.0.0.0:1080"]) as proxy,
+        by_socks(here) as slix,
+    ):
+        here.login(SERVER, PORTS[mode], mode, proxy, slix)
+        records = proxy.session()
+    wanted = f"{SERVER}:{PORTS[mode]}"
+    only(records, "connection-accepted", xproxy__way="socks5", xproxy__requested=wanted, client__ip=CLIENT)
+    only(records, "upstream-connected", destination__ip=SERVER)
+    only(records, "session-established")
+
+
+def curl(here: Stage, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+    """curl has a SOCKS5 of its own, with names; telnet:// is a plain connection to it."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed (Debian package curl)")
+    header = (
+        f"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='{DOMAIN}' "
+        "version='1.0'></stream:stream>"
+    )
+    command = [*inside(here.network.client), "curl", "-sS", "--max-time", "10", *arguments]
+    return subprocess.run(command, input=header.encode(), capture_output=True, timeout=20, check=False)
+
+
+def test_curl_asks_by_name_and_is_told_what_went_wrong(here: Stage) -> None:
+    here.network.firewall("")
+    with here.proxy("--trusted", CLIENT, upstream=f"{SERVER}:5222", listen=["socks5://0.0.0.0:1080"]) as proxy:
+        proxied = ("--proxy", f"socks5h://{GATEWAY}:1080")
+        answered = curl(here, *proxied, f"telnet://{DOMAIN}:5222")
+        assert b"<stream:features>" in answered.stdout, answered
+        records = proxy.session()
+        only(records, "connection-accepted", xproxy__way="socks5", xproxy__requested=f"{DOMAIN}:5222")
+        mark = proxy.mark()
+        refused = curl(here, *proxied, "telnet://elsewhere.example:5222")
+        assert (refused.returncode, refused.stdout) == (97, b"")
+        assert b"(2)" in refused.stderr, refused.stderr  # RFC 1928 section 6: not allowed by ruleset
+        record = proxy.wait_record("connection-refused", after=mark)
+        assert at(record, "event.reason") == "destination-refused"
+        assert at(record, "xproxy.requested") == "elsewhere.example:5222"
+    with here.proxy("--trusted", CLIENT, upstream=f"{SERVER}:5299", listen=["socks5://0.0.0.0:1080"]) as proxy:
+        refused = curl(here, "--proxy", f"socks5h://{GATEWAY}:1080", f"telnet://{DOMAIN}:5222")
+        assert b"(5)" in refused.stderr, refused.stderr  # connection refused
+        only(proxy.session(), "upstream-failed", event__reason="refused")
