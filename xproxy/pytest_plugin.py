@@ -138,7 +138,7 @@ def _unused(config: pytest.Config) -> list[Path]:
     there = {
         path for directory in config.stash[_known] if directory.is_dir() for path in directory.rglob(f"*{_SUFFIX}")
     }
-    return sorted(there - config.stash[_used])
+    return sorted(there - _paths(config, _used))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
