@@ -40,6 +40,11 @@ listen:
 max_stanza_size: 262144, shaper: none, access: c2s}}
   - {{port: {direct_tls_port}, ip: "127.0.0.1", module: ejabberd_c2s, tls: true, max_stanza_size: 262144, \
 shaper: none, access: c2s}}
+  - {{port: {plain_port}, ip: "127.0.0.1", module: ejabberd_c2s, max_stanza_size: 262144, shaper: none, access: c2s}}
+  - {{port: {proxied_port}, ip: "127.0.0.1", module: ejabberd_c2s, starttls: true, starttls_required: true, \
+use_proxy_protocol: true, max_stanza_size: 262144, shaper: none, access: c2s}}
+  - {{port: {proxied_direct_port}, ip: "127.0.0.1", module: ejabberd_c2s, tls: true, \
+use_proxy_protocol: true, max_stanza_size: 262144, shaper: none, access: c2s}}
 acl: {{local: {{user_regexp: ""}}, shut_out: {{user: ["outcast@{domain}"]}}}}
 access_rules:
   local: {{allow: local}}
@@ -77,6 +82,9 @@ class Ejabberd:
     domain: str
     starttls_port: int
     direct_tls_port: int
+    plain_port: int  # no TLS at all
+    proxied_port: int  # STARTTLS, behind a PROXY header
+    proxied_direct_port: int
     directory: Path
     pid: int
 
@@ -114,7 +122,8 @@ def running_ejabberd(
     pem = directory / "server.pem"
     pem.write_bytes(leaf.certificate.read_bytes() + leaf.key.read_bytes())
     for _ in range(_START_TRIES):
-        starttls_port, direct_tls_port = free_ports(2)
+        ports = free_ports(5)
+        starttls_port, direct_tls_port, plain_port, proxied_port, proxied_direct_port = ports
         for name in ("ready", "ejabberd.log"):
             (directory / name).unlink(missing_ok=True)
         config = directory / "ejabberd.yml"
@@ -124,16 +133,22 @@ def running_ejabberd(
             pem=pem,
             starttls_port=starttls_port,
             direct_tls_port=direct_tls_port,
+            plain_port=plain_port,
+            proxied_port=proxied_port,
+            proxied_direct_port=proxied_direct_port,
         )
         config.write_text(changed(text, changes or {}))
         process = _launch(config, directory, domain, passwords)
         try:
-            if not _came_up(process, directory, (starttls_port, direct_tls_port)):
+            if not _came_up(process, directory, (starttls_port, direct_tls_port, plain_port)):
                 continue
             yield Ejabberd(
                 domain=domain,
                 starttls_port=starttls_port,
                 direct_tls_port=direct_tls_port,
+                plain_port=plain_port,
+                proxied_port=proxied_port,
+                proxied_direct_port=proxied_direct_port,
                 directory=directory,
                 pid=process.pid,
             )
