@@ -4,11 +4,13 @@ import json
 import os
 import pty
 import re
+import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -452,3 +454,37 @@ def test_piped_watching_is_a_line_of_json_each(tmp_path: Path, trust: Trust, can
                 watching.send_signal(signal.SIGINT)
                 assert watching.wait(10) == 130
             assert [line["total"] for line in lines] == [0, 0, 0]
+
+
+def test_status_is_red_while_the_journal_cannot_be_written_and_green_again(tmp_path: Path) -> None:
+    """The limit of a file's size takes the disk's part: every write beyond it fails."""
+    state = tmp_path / "state"
+    command = ["run", "--listen", "127.0.0.1:0", "--upstream", "127.0.0.1:9", "--state", state, "--log-format", "json"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "xproxy", *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        assert "listening on" in process.stderr.readline()
+        limits = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1, limits[1]))
+        client = ControlClient(state)
+        client.put("/v1/log-level", {"level": "info"})  # makes a record
+        assert wait_for_health(client, "red") == ["records do not reach the journal: file-too-big"]
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, limits)
+        assert wait_for_health(client, "green") == []
+        process.terminate()
+        out, _ = process.communicate(timeout=30)
+        assert process.returncode == 0
+    gap = only([json.loads(line) for line in out.splitlines()], "journal-gap")
+    assert gap["xproxy"]["journal"]["missing"] == ["config-changed success 1"]
+
+
+def wait_for_health(client: ControlClient, wanted: str) -> list[str]:
+    deadline = time.monotonic() + 40  # the journal tries again every 30 s at the latest
+    while True:
+        status = client.get("/v1/status")
+        if status["health"] == wanted:
+            problems: list[str] = status["problems"]
+            return problems
+        assert time.monotonic() < deadline, status
+        time.sleep(0.02)

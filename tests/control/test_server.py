@@ -186,7 +186,7 @@ MALFORMED: dict[str, tuple[bytes, int, str]] = {
     "no number": (request("GET", "/v1/echo?seconds=x"), 400, "seconds must be a number"),
     "nan": (request("GET", "/v1/echo?seconds=nan"), 400, "seconds must be a number"),
     "true": (request("PUT", "/v1/echo", b'{"seconds": true}'), 400, "seconds must be a number"),
-    "negative": (request("PUT", "/v1/echo", b'{"seconds": -1}'), 400, "at least 0"),
+    "negative": (request("PUT", "/v1/echo", b'{"seconds": -1}'), 400, "from 0 to"),
     "no text": (request("PUT", "/v1/echo", b'{"text": 1}'), 400, "text must be text"),
     "parameters": (request("GET", "/v1/echo?" + "a=1&" * 100), 400, "path cannot be read"),
     "bracket": (request("GET", "http://[/v1/echo"), 400, "path cannot be read"),
@@ -208,6 +208,12 @@ MALFORMED: dict[str, tuple[bytes, int, str]] = {
         "not HTTP/1.1",
     ),
     "header": (b"GET /v1/echo HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 70_000, 431, "not HTTP/1.1"),
+    "connect": (b"CONNECT /v1/echo HTTP/1.1\r\nHost: x\r\n\r\n", 405, "takes GET, PUT, not CONNECT"),
+    "upgrade": (
+        b"PATCH /v1/echo HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
+        405,
+        "takes GET, PUT, not PATCH",
+    ),
     "header without end": (b"GET /" + b"x" * 70_000, 431, "not HTTP/1.1"),
 }
 
@@ -229,6 +235,24 @@ async def test_a_request_byte_by_byte_is_the_same(tmp_path: Path) -> None:
         with trio.fail_after(5):
             status, document = await answer_on(stream)
         assert (status, document["text"]) == (200, "x")
+
+
+async def test_head_is_answered_with_a_head(tmp_path: Path) -> None:
+    async with serving(tmp_path) as rig, await rig.connect() as stream:
+        await stream.send_all(b"HEAD /v1/echo HTTP/1.1\r\nHost: x\r\n\r\n")
+        with trio.fail_after(5):
+            answer = b"".join([chunk async for chunk in stream])
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert answer.endswith(b"\r\n\r\n")
+
+
+async def test_a_client_that_asks_first_is_told_to_go_on(tmp_path: Path) -> None:
+    async with serving(tmp_path) as rig, await rig.connect() as stream:
+        await stream.send_all(b"PUT /v1/echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 13\r\n\r\n")
+        with trio.fail_after(5):
+            assert (await stream.receive_some(100)).startswith(b"HTTP/1.1 100")
+            await stream.send_all(b'{"text": "x"}')
+            assert (await answer_on(stream))[1]["text"] == "x"
 
 
 async def test_what_is_pipelined_is_not_carried_out(tmp_path: Path) -> None:

@@ -62,6 +62,12 @@ async def test_no_password_is_sent_to_who_is_not_proven(
     assert found.all("login") == []
 
 
+async def test_a_server_that_asks_for_billions_of_iterations(examine: Examine) -> None:
+    """They would take hours in which nothing else runs, the deadline neither."""
+    found = await examine(patient=PATIENT, first=",i=4294967295", secured=mechanisms("SCRAM-SHA-1"))
+    assert "too-many-iterations" in found["login"].finding
+
+
 async def test_the_password_is_in_no_finding(examine: Examine) -> None:
     found = await examine(patient=PATIENT, secured=PLAIN)
     assert PASSWORD not in repr(found)

@@ -99,7 +99,10 @@ async def found_at_domain(
     nursery: trio.Nursery, trust: Trust, records: dict[tuple[str, str], tuple[str, ...]]
 ) -> Found:
     port: int = await nursery.start(Crooked(tls=trust.server).serve)
-    told = {key: tuple(each.replace("PORT", str(port)) for each in values) for key, values in records.items()}
+    told = {
+        (name.replace("PORT", str(port)), kind): tuple(each.replace("PORT", str(port)) for each in values)
+        for (name, kind), values in records.items()
+    }
     nameserver: HostPort = await nursery.start(NameServer(told).serve)
     return await examined(
         None, host=DOMAIN, domain=DOMAIN, ca_file=trust.mint.ca_file, nameserver=nameserver, step_seconds_max=1.0
@@ -119,6 +122,16 @@ async def test_without_a_port_dns_says_where_to_look(nursery: trio.Nursery, trus
     assert found.severity("direct-tls") is Severity.OK
     assert found.severity("dns-xmpp-client") is found.severity("dns-xmpps-client") is Severity.NOTE
     assert found.severity("certificate") is Severity.OK
+
+
+async def test_certificates_bound_by_dns(nursery: trio.Nursery, trust: Trust) -> None:
+    table = {
+        (CLIENT, "SRV"): ("5 0 PORT xmpp.example.test.",),
+        ("xmpp.example.test", "A"): ("127.0.0.1",),
+    }
+    assert (await found_at_domain(nursery, trust, table)).all("dane") == []
+    table["_PORT._tcp.xmpp.example.test", "TLSA"] = ("3 1 1 " + "ab" * 32,)
+    assert (await found_at_domain(nursery, trust, table)).severity("dane") is Severity.WARNING
 
 
 async def test_a_host_without_an_address_ends_it(nursery: trio.Nursery, trust: Trust) -> None:

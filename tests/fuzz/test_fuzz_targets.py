@@ -9,6 +9,8 @@ import pytest
 FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 SEED_BYTES_MAX = 4_096
 RUNS = {
+    "control": 1_500,
+    "doctor": 1_500,
     "hello": 3_000,
     "jid": 3_000,
     "opening": 1_500,

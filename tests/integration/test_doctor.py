@@ -547,8 +547,10 @@ async def test_srv_records_of_a_real_name_server(ward: Ward) -> None:
         assert f"STARTTLS is on port {starttls}, direct TLS on port {direct}" in found["direct-tls"].finding
         assert found.severity("certificate") is OK
         away = f"srv-host=_xmpp-client._tcp.{DOMAIN},other.{DOMAIN},5222,9,0"
-        with running_dnsmasq(*here, client, away, f"srv-host=_xmpps-client._tcp.{DOMAIN}") as at:
+        # dnsmasq's way to say any type: 52 is TLSA, 3 1 1 and a hash.
+        tlsa = f"dns-rr=_{starttls}._tcp.xmpp.{DOMAIN},52,030101{'ab' * 32}"
+        with running_dnsmasq(*here, client, away, tlsa, f"srv-host=_xmpps-client._tcp.{DOMAIN}") as at:
             found = await ward.examine(starttls, nameserver=at)
-        assert found.severity("dns-xmpp-client") is WARNING
+        assert found.severity("dns-xmpp-client") is found.severity("dane") is WARNING
         assert f"leads to other.{DOMAIN}:5222, not to 127.0.0.1" in found["dns-xmpp-client"].finding
         assert "decidedly not offered" in found["dns-xmpps-client"].finding

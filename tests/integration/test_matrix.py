@@ -33,6 +33,9 @@ ROOM_PASSWORD = "canary-password-of-the-room"
 BODIES = ["canary-body: the first «grüße» & <more>", "canary-body: the answer"]
 
 
+NOBODY = "canary-password-of-nobody"  # who has no account
+
+
 def account(user: str, password: str | None = None) -> dict[str, str]:
     """Return what a client needs to know."""
     return {"user": user, "password": password or PASSWORDS[user]}
@@ -73,7 +76,7 @@ class Stage:
     def play(self, mode: str, connections: int, scenario: Callable[[Way], Outcome]) -> Both:
         """Play ``scenario`` directly, then through the proxy, and wait until the proxy has closed its sessions."""
         proxy = self.proxies[mode]
-        for label, secret in (("a password", WRONG), ("a room's password", ROOM_PASSWORD)):
+        for label, secret in (("a password", WRONG), ("nobody's", NOBODY), ("a room's password", ROOM_PASSWORD)):
             self.canary.register(label, secret)
         for body in BODIES:
             self.canary.register("a message body", body)
@@ -133,7 +136,9 @@ def slixmpp(slix: SlixDriver, scenario: str, mode: str, *clients: dict[str, str]
     [
         ("login", "login", [account("alice")], 1),
         ("wrong-password", "login", [account("alice", WRONG)], 1),
+        ("unknown-user", "login", [account("nobody", NOBODY)], 1),
         ("messages", "messages", [account("alice"), account("bob")], 2),
+        ("roster", "roster", [account("alice")], 1),
         ("disco", "disco", [account("alice")], 1),
         ("resume", "resume", [account("alice"), account("bob")], 3),
     ],
@@ -256,15 +261,33 @@ def go(tool: type[GoSendXmpp], mode: str, user: str, password: str | None = None
 @pytest.mark.integration("go-sendxmpp")
 @pytest.mark.parametrize("server", [EJABBERD], indirect=True)
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("name", "password", "status"), [("login", None, 0), ("wrong-password", WRONG, 1)])
+@pytest.mark.parametrize(
+    ("name", "user", "password", "status"),
+    [
+        ("login", "gopher", None, 0),
+        ("wrong-password", "gopher", WRONG, 1),
+        ("unknown-user", "nobody", NOBODY, 1),
+    ],
+)
 def test_go_sendxmpp_at_ejabberd(
-    stage: Stage, go_sendxmpp: type[GoSendXmpp], mode: str, name: str, password: str | None, status: int
+    stage: Stage, go_sendxmpp: type[GoSendXmpp], mode: str, name: str, user: str, password: str | None, status: int
 ) -> None:
-    client = go(go_sendxmpp, mode, "gopher", password)
+    client = go(go_sendxmpp, mode, user, password)
     both = stage.play(mode, 1, lambda way: client(way).send(f"nobody@{DOMAIN}", BODIES[0]))
     both.check_same()
     assert both.direct.final["status"] == status
     check_golden(f"go-sendxmpp-{name}-ejabberd-{mode}", both.sessions)
+
+
+@pytest.mark.integration("go-sendxmpp")
+@pytest.mark.parametrize("server", [EJABBERD], indirect=True)
+@pytest.mark.parametrize("mode", MODES)
+def test_go_sendxmpp_asks_at_ejabberd(stage: Stage, go_sendxmpp: type[GoSendXmpp], mode: str) -> None:
+    client = go(go_sendxmpp, mode, "gopher")
+    both = stage.play(mode, 1, lambda way: client(way).ask())
+    both.check_same()
+    assert [answer[0] for answer in both.direct.final["answers"].values()] == ["result", "result", "error"]
+    check_golden(f"go-sendxmpp-ask-ejabberd-{mode}", both.sessions)
 
 
 @pytest.mark.integration("go-sendxmpp")
@@ -320,10 +343,20 @@ def test_profanity_logs_in(
 @pytest.mark.integration("profanity", "openssl")
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
 @pytest.mark.parametrize("mode", MODES)
-def test_profanity_is_refused_with_a_wrong_password(
-    stage: Stage, profanity_tool: type[Profanity], tmp_path: Path, server: str, mode: str
+@pytest.mark.parametrize(
+    ("name", "user", "password"), [("wrong-password", "alice", WRONG), ("unknown-user", "nobody", NOBODY)]
+)
+def test_profanity_is_refused(
+    stage: Stage,
+    profanity_tool: type[Profanity],
+    tmp_path: Path,
+    server: str,
+    mode: str,
+    name: str,
+    user: str,
+    password: str,
 ) -> None:
-    client = prof(profanity_tool, tmp_path, mode, "alice", WRONG)
+    client = prof(profanity_tool, tmp_path, mode, user, password)
     both = stage.play(mode, 1, lambda way: client(way).login())
     both.check_same()
     assert both.direct.final["login_failed"]
@@ -332,13 +365,15 @@ def test_profanity_is_refused_with_a_wrong_password(
     refused = [record for record in session if action(record) == "sasl-failed"]
     assert [at(record, "xmpp.sasl.mechanism") for record in refused] == both.direct.logins[0]["mechanisms"]
     # Prosody's list of mechanisms has another order each time it starts, but profanity has one of its own.
-    check_golden(f"profanity-wrong-password-{server}-{mode}", both.sessions)
+    check_golden(f"profanity-{name}-{server}-{mode}", both.sessions)
 
 
 @pytest.mark.integration("profanity", "openssl")
 @pytest.mark.parametrize("server", SERVERS, indirect=True)
-def test_profanity_sends_a_message(stage: Stage, profanity_tool: type[Profanity], tmp_path: Path, server: str) -> None:
-    mode = "starttls"
+@pytest.mark.parametrize("mode", MODES)
+def test_profanity_sends_a_message(
+    stage: Stage, profanity_tool: type[Profanity], tmp_path: Path, server: str, mode: str
+) -> None:
     alice, bob = (prof(profanity_tool, tmp_path, mode, user) for user in ("alice", "bob"))
 
     def talk(way: Way) -> Outcome:
@@ -372,6 +407,7 @@ def javascript(tool: type[XmppJs], scenario: str, mode: str, *clients: dict[str,
     [
         ("login", "login", [account("alice")]),
         ("wrong-password", "login", [account("alice", WRONG)]),
+        ("unknown-user", "login", [account("nobody", NOBODY)]),
         ("disco", "disco", [account("alice")]),
         ("messages", "messages", [account("alice"), account("bob")]),
     ],
@@ -381,7 +417,7 @@ def test_xmpp_js(
 ) -> None:
     both = stage.play(mode, len(clients), javascript(xmpp_js, scenario, mode, *clients))
     both.check_same()
-    if name == "wrong-password":
+    if name in ("wrong-password", "unknown-user"):
         assert both.direct.final["condition"] == "not-authorized"
     else:
         assert established(both.sessions) == [client["user"] for client in clients]
@@ -389,3 +425,17 @@ def test_xmpp_js(
         assert both.direct.final["received"] == [True, True]
     # Asked for an acknowledgement as it leaves, it answers behind its own closing tag, or does not: a race.
     check_golden(f"xmppjs-{name}-{server}-{mode}", up_to("stream-closed", both.sessions))
+
+
+# --- all of it ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("outcome", ["login", "wrong-password", "unknown-user"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("server", ["prosody", "ejabberd"])
+@pytest.mark.parametrize("client", ["slixmpp", "go-sendxmpp", "profanity", "xmppjs"])
+def test_no_cell_of_the_matrix_is_empty(client: str, server: str, mode: str, outcome: str) -> None:
+    """Each has been played, directly and through the proxy, and what the log says of it agreed on."""
+    elsewhere = server == "prosody" and client in ("slixmpp", "go-sendxmpp")  # test_slixmpp.py, test_go_sendxmpp.py
+    name = f"{client}-{outcome}-{mode}" if elsewhere else f"{client}-{outcome}-{server}-{mode}"
+    assert (Path(__file__).parents[1] / f"vectors/golden/{name}.json").is_file()

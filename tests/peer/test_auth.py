@@ -51,3 +51,12 @@ def test_a_stranger_is_challenged_with_a_salt_that_stays() -> None:
 
 def test_accounts_do_not_show_passwords() -> None:
     assert "canary" not in repr(auth.Accounts("example.test", {"juliet": "canary"}))
+
+
+@pytest.mark.parametrize("count", ["1000001", "4294967295", "9" * 20])
+def test_a_server_may_not_have_us_count_for_hours(count: str) -> None:
+    client = auth.ClientScram("SCRAM-SHA-1", "juliet", "one")
+    nonce = client.first().partition(b"r=")[2].decode()
+    with pytest.raises(auth.SaslRefused) as caught:
+        client.respond(f"r={nonce}x,s=c2FsdA==,i={count}".encode())
+    assert caught.value.condition == "too-many-iterations"

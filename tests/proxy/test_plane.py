@@ -20,9 +20,10 @@ from tests.support.proxying import (
     wrap,
 )
 from xproxy.events import Side
-from xproxy.proxy.flow import Flow, Hold, Leg
+from xproxy.events.tls import StarttlsRequested
+from xproxy.proxy.flow import COSTLY_READ_BYTES, Flow, Hold, Leg
 from xproxy.proxy.plane import EpollPlane, WaitReadablePlane, is_reset, is_unannounced, was_reset
-from xproxy.xmpp.actions import LegMode
+from xproxy.xmpp.actions import Action, Forward, LegMode, Observe
 
 PLANES = pytest.mark.parametrize("plane", [EpollPlane, WaitReadablePlane])
 AnyPlane = type[EpollPlane] | type[WaitReadablePlane]
@@ -45,9 +46,9 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return one, other
 
 
-def flow_of(client: socket.socket, server: socket.socket) -> Flow:
+def flow_of(client: socket.socket, server: socket.socket, core: StubCore | None = None) -> Flow:
     return Flow(
-        core=StubCore(LegMode.CLEAR, 0),
+        core=core or StubCore(LegMode.CLEAR, 0),
         recorder=EventRecorder(),
         client=Leg(Side.CLIENT, client),
         server=Leg(Side.SERVER, server),
@@ -145,7 +146,7 @@ async def test_what_is_not_taken_is_kept_unchanged_and_its_source_is_held(plane:
                 made.release(leg, Hold.SET_UP)
             client.send(b"kept")
             await flow.news()
-            assert list(flow.server.backlog) == [b"kept"]
+            assert list(flow.server.backlog or ()) == [b"kept"]
             assert flow.client.hold == Hold.PEER_FULL
             assert not flow.server.hold, "the side that takes nothing is still heard"
             client.send(b"not read")
@@ -190,3 +191,114 @@ def test_a_bare_fin_is_known_whatever_kind_of_error_it_is(kind: type[ssl.SSLErro
         bad.reason = "BAD_RECORD_TYPE"
         assert not is_unannounced(bad)
         assert not is_reset(bad)
+
+
+class PortionCore(StubCore):
+    """Notes the size of each chunk, in a list that several share."""
+
+    def __init__(self, name: str, told: list[tuple[str, int]], *, is_costly: bool) -> None:
+        super().__init__(LegMode.CLEAR, 0)
+        self.is_costly = is_costly
+        self._name = name
+        self._told = told
+
+    def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
+        self._told.append((self._name, len(data)))
+        if self.is_costly and b"login" in data:
+            self.is_costly = False
+            return [Observe(StarttlsRequested()), Forward(data)]
+        return [Forward(data)]
+
+
+@asynccontextmanager
+async def tls_pair() -> AsyncIterator[tuple[ssl.SSLSocket, ssl.SSLSocket]]:
+    authority = trustme.CA()
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("localhost").configure_cert(serving)
+    authority.configure_trust(trusting)
+    client, ours = pair()
+    done: list[ssl.SSLSocket] = []
+
+    async def secure() -> None:
+        done.append(await wrap(client, trusting, "localhost"))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(secure)
+        secured = await wrap(ours, serving)
+    with done[0], secured:
+        yield done[0], secured
+
+
+@PLANES
+async def test_before_the_login_a_leg_is_read_in_portions_and_nothing_is_left_inside_tls(plane: AnyPlane) -> None:
+    told: list[tuple[str, int]] = []
+    server, to_server = pair()
+    with server, to_server:
+        async with tls_pair() as (client, ours), running(plane) as made:
+            flow = flow_of(ours, to_server, PortionCore("stranger", told, is_costly=True))
+            made.release(flow.client, Hold.SET_UP)
+            for data in (b"a" * 16_384, b"b" * 4_096, b"c" * 10_000, b"d"):
+                await send_all(client, data)
+                assert await receive_exactly(server, len(data)) == data
+            assert max(size for _, size in told) == COSTLY_READ_BYTES
+            turns = made.turn_count
+            await trio.sleep(0.02)
+            assert made.turn_count == turns, "a leg with nothing to read is not served"
+
+
+@PLANES
+async def test_a_leg_that_is_due_is_read_on_after_a_pause(plane: AnyPlane) -> None:
+    told: list[tuple[str, int]] = []
+    server, to_server = pair()
+    with server, to_server:
+        async with tls_pair() as (client, ours), running(plane) as made:
+            flow = flow_of(ours, to_server, PortionCore("stranger", told, is_costly=True))
+            await send_all(client, b"a" * 16_384)
+            await trio.lowlevel.wait_readable(ours)
+            made.release(flow.client, Hold.SET_UP)
+            while not told:
+                await trio.lowlevel.checkpoint()
+            made.hold(flow.client, Hold.PAUSED)
+            made.release(flow.client, Hold.PAUSED)
+            assert len(await receive_exactly(server, 16_384)) == 16_384
+
+
+@PLANES
+async def test_with_the_login_the_rest_is_read_freely(plane: AnyPlane) -> None:
+    told: list[tuple[str, int]] = []
+    server, to_server = pair()
+    with server, to_server:
+        async with tls_pair() as (client, ours), running(plane) as made:
+            flow = flow_of(ours, to_server, PortionCore("user", told, is_costly=True))
+            for leg in (flow.client, flow.server):
+                made.release(leg, Hold.SET_UP)
+            await send_all(client, b"login" + b"a" * 16_379)
+            assert len(await receive_exactly(server, 16_384)) == 16_384
+            await send_all(client, b"b" * 16_384)
+            assert len(await receive_exactly(server, 16_384)) == 16_384
+            await send_all(server, b"c" * 10_000)
+            assert len(await receive_exactly(client, 10_000)) == 10_000
+            assert [size for _, size in told] == [4_096, 12_288, 16_384, 10_000]
+
+
+async def test_a_session_that_is_established_is_served_between_the_portions_of_strangers() -> None:
+    """Whoever floods before the login costs the others one portion, not all that was sent."""
+    told: list[tuple[str, int]] = []
+    sockets = [pair() for _ in range(8)]
+    async with running(EpollPlane) as made:
+        users = [
+            (one[0], flow_of(one[1], other[1], PortionCore(name, told, is_costly=name != "user")))
+            for one, other, name in zip(sockets[::2], sockets[1::2], ("s1", "s2", "s3", "user"), strict=True)
+        ]
+        for socket_, _ in users[:3]:
+            socket_.send(b">" * 20_000)
+        users[3][0].send(b"<message/>")
+        for _, flow in users:
+            made.release(flow.client, Hold.SET_UP)
+        for _, other in zip(sockets[::2], sockets[1::2], strict=True):
+            await receive_exactly(other[0], 10 if other is sockets[-1] else 20_000)
+        assert told.index(("user", 10)) == 0, told[:8]
+        assert [name for name, _ in told[1:7]] == ["s1", "s2", "s3", "s1", "s2", "s3"]
+    for one, other in sockets:
+        one.close()
+        other.close()

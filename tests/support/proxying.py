@@ -53,6 +53,7 @@ class StubCore:
 
     def __init__(self, mode: LegMode, at_ns: int, *, close_seconds: float = 5.0) -> None:
         self.next_tick_ns: int | None = None
+        self.is_costly = False
         self.left_at_certificate = False
         self.mode = mode
         self._begun = at_ns

@@ -93,10 +93,12 @@ def _port_problem(
         holders = holders_of(address.port)
         if running is not None and (running[0] in (pid for pid, _ in holders) or str(address.address) in running[1]):
             return fine("ports", where, f"{address} is listened on by the xproxy that runs now (process {running[0]})")
+        if any(pid == 1 for pid, _ in holders):
+            return fine("ports", where, f"{address} is held by the service manager, which passes it on (xproxy.socket)")
         who = ", ".join(f"{name} (process {pid})" for pid, name in holders) or "another program"
         return problem(
             "ports", where, f"cannot listen on {address}: {who} has this port",
-            "stop it, or choose another port (port 0: any free one); passed by systemd it need not be free",
+            "stop it, or choose another port (port 0: any free one)",
         )  # fmt: skip
     if error.errno == errno.EACCES:
         return problem("ports", where, f"cannot listen on {address}: ports below 1024 are for root",

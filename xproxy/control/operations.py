@@ -1,7 +1,7 @@
 """What every running proxy can be asked and told: its state, its sessions, reload, drain, the level of the log."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Final, Protocol
 
 import attrs
 
@@ -9,7 +9,8 @@ from xproxy.control.router import Document, Refused, Request, Router
 from xproxy.control.sessions import list_sessions
 from xproxy.proxy.snapshot import SessionSnapshot
 
-LEVELS = ("debug", "info", "warning", "error", "critical")
+DRAIN_SECONDS_MAX: Final = 7 * 86_400.0  # whoever needs longer than a week does not want it to end
+LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 @attrs.frozen(kw_only=True)
@@ -104,4 +105,4 @@ class _Operations:
 
     async def drain(self, request: Request) -> Document:
         request.only("seconds")
-        return self._proxy.drain(request.number("seconds"))
+        return self._proxy.drain(request.number("seconds", most=DRAIN_SECONDS_MAX))

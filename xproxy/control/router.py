@@ -74,7 +74,7 @@ class Request:
             raise Refused(400, f"{name} must be text")
         return value
 
-    def number(self, name: str, *, default: float | None = None, least: float = 0.0) -> float | None:
+    def number(self, name: str, *, default: float | None = None, least: float = 0.0, most: float = 1e9) -> float | None:
         """Return a number, from the body or the query."""
         value = self.body.get(name, self.query.get(name, default))
         if isinstance(value, str):
@@ -84,8 +84,8 @@ class Request:
                 value = name  # refused below
         if value is None:
             return None
-        if type(value) not in (int, float) or not least <= value < float("inf"):
-            raise Refused(400, f"{name} must be a number, at least {least:g}")
+        if type(value) not in (int, float) or not least <= value <= most:
+            raise Refused(400, f"{name} must be a number from {least:g} to {most:g}")
         return float(value)
 
 

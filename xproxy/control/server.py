@@ -23,7 +23,6 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import parse_qsl, urlsplit
 
 import h11
 import orjson
@@ -32,6 +31,7 @@ import trio
 from xproxy import __version__
 from xproxy.config.control import ControlSettings
 from xproxy.control.address import is_socket, short_name
+from xproxy.control.reading import Asked, RequestReader
 from xproxy.control.router import VERSION, Caller, Document, Refused, Request, Resource, Router
 from xproxy.errors import FileProblem, XproxyError
 from xproxy.events.proxy import ConfigChanged
@@ -40,10 +40,8 @@ from xproxy.proxy.diagnose import frames_of
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 16
-HEADER_BYTES_MAX: Final = 16_384  # h11's own default: the request line and all headers
 READ_BYTES: Final = 16_384
 CLOSE_SECONDS_MAX: Final = 1.0  # for answers that are under way at the end
-PARAMETERS_MAX: Final = 32  # of a query
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
@@ -141,7 +139,7 @@ class ControlServer:
                 await stream.aclose()
 
     async def _serve_one(self, stream: trio.SocketStream) -> None:
-        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES_MAX)
+        reader = RequestReader(self._settings.request_bytes_max)
         caller = caller_of(stream.socket)
         try:
             if self._connections > self._settings.connections_max:
@@ -149,51 +147,29 @@ class ControlServer:
             if caller.uid is not None and caller.uid not in (0, self._own_uid):
                 self._note(_changed("control-socket", caller, problem="not permitted"))
                 raise Refused(403, "the control socket is for root and the user that xproxy runs as")
-            with trio.move_on_after(self._settings.request_seconds_max) as waiting:
-                resource, request = await self._read(http, stream, caller)
-            if waiting.cancelled_caught:
+            asked: Asked | None = None
+            with trio.move_on_after(self._settings.request_seconds_max):
+                asked = await _read(reader, stream)
+            if asked is None:
                 raise Refused(408, f"the request did not arrive within {self._settings.request_seconds_max:g} s")
-            status, document = await self._answer(resource, request)
+            resource, parts = self._router.find(asked.method, asked.path)
+            status, document = await self._answer(
+                resource,
+                Request(
+                    method=asked.method,
+                    path=asked.path,
+                    caller=caller,
+                    parts=parts,
+                    query=asked.query,
+                    body=asked.body,
+                ),
+            )
         except Refused as refused:
             status, document = refused.status, _error(refused)
-        except h11.RemoteProtocolError as error:
-            status, document = error.error_status_hint, _error(Refused(400, f"this is not HTTP/1.1: {error}"))
+        except EOFError:
+            return
         with trio.move_on_after(self._settings.request_seconds_max):
-            await _send(http, stream, status, document)
-
-    async def _read(self, http: h11.Connection, stream: trio.SocketStream, caller: Caller) -> tuple[Resource, Request]:
-        body = bytearray()
-        head: h11.Request | None = None
-        while True:
-            event = http.next_event()
-            match event:
-                case h11.NEED_DATA:
-                    if http.they_are_waiting_for_100_continue:
-                        await _send_event(http, stream, h11.InformationalResponse(status_code=100, headers=[]))
-                    http.receive_data(await stream.receive_some(READ_BYTES))
-                case h11.Request():
-                    head = event
-                case h11.Data():
-                    body += event.data
-                    if len(body) > self._settings.request_bytes_max:
-                        raise Refused(413, f"the request has more than {self._settings.request_bytes_max} bytes")
-                case h11.EndOfMessage():
-                    assert head is not None, "h11 says so"
-                    return self._parse(head, bytes(body), caller)
-                case _:  # it went away, or said that it will send no more, before a request was there
-                    raise trio.BrokenResourceError
-
-    def _parse(self, head: h11.Request, body: bytes, caller: Caller) -> tuple[Resource, Request]:
-        method = head.method.decode("ascii")
-        try:
-            target = urlsplit(head.target.decode("ascii"))
-            query = dict(parse_qsl(target.query, keep_blank_values=True, max_num_fields=PARAMETERS_MAX))
-        except ValueError as error:
-            raise Refused(400, "the path cannot be read") from error
-        resource, parts = self._router.find(method, target.path)
-        return resource, Request(
-            method=method, path=target.path, caller=caller, parts=parts, query=query, body=_object(body)
-        )
+            await _send(reader.connection, stream, status, document)
 
     async def _answer(self, resource: Resource, request: Request) -> tuple[int, Document]:
         """Have the request carried out; what changes something is recorded, whatever comes of it."""
@@ -230,43 +206,35 @@ def _changed(what: str, caller: Caller, *, problem: str | None) -> ConfigChanged
     return ConfigChanged(what=(what,), problem=problem, by_uid=caller.uid, by_pid=caller.pid)
 
 
-def _object(body: bytes) -> Document:
-    if not body:
-        return {}
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Refused(400, "the body is no JSON") from error
-    if not isinstance(document, dict):
-        raise Refused(400, "the body is no JSON object")
-    return document
-
-
 def _error(refused: Refused) -> Document:
     return {"error": refused.message, "hint": refused.hint, "version": __version__, "api": VERSION}
 
 
+async def _read(reader: RequestReader, stream: trio.SocketStream) -> Asked:
+    while True:
+        asked = reader.feed(await stream.receive_some(READ_BYTES))
+        if asked is not None:
+            return asked
+        if reader.wants_continue:
+            await stream.send_all(reader.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
+
+
 async def _send(http: h11.Connection, stream: trio.SocketStream, status: int, document: Document) -> None:
-    body = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
     if http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
         return
+    body = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
     headers = [
         ("Server", f"xproxy/{__version__}"),
         ("Content-Type", "application/json"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
     ]
-    head = http.send(h11.Response(status_code=status, headers=headers))
-    rest = http.send(h11.Data(data=body))
-    end = http.send(h11.EndOfMessage())
-    await stream.send_all(b"".join(part for part in (head, rest, end) if part))
+    data = http.send(h11.Response(status_code=status, headers=headers))
+    with suppress(h11.LocalProtocolError):  # the answer to HEAD has a head alone (RFC 9110 section 9.3.2)
+        data += http.send(h11.Data(data=body))
+    await stream.send_all(data)
     try:
         await stream.send_eof()
     except OSError as error:  # trio translates what is broken; a peer that has shut down both ways is ENOTCONN
         if error.errno != errno.ENOTCONN:
             raise
-
-
-async def _send_event(http: h11.Connection, stream: trio.SocketStream, event: h11.InformationalResponse) -> None:
-    if data := http.send(event):
-        await stream.send_all(data)

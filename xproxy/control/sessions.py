@@ -3,8 +3,8 @@
 What the log may not hold of a session (``--identities``), this does not show either: who and where come from the
 session's recorder, covered and cleaned as in its records.
 
-One session costs about 50 us (TCP_INFO of two sockets, the document); a thousand of them would stop the relay for a
-twentieth of a second, so it is let through after each ``SLICE``.
+A thousand sessions in one go would stop the relay for some 30 ms, so it is let through after each ``SLICE``. Measured:
+1 000 were listed in 0.14 s, and of 300 round trips through the proxy meanwhile the longest took 6 ms.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from xproxy.proxy.passthrough import PassedClient
 from xproxy.proxy.snapshot import LegSnapshot, SessionSnapshot
 from xproxy.record.document import Facts, timestamp, write_facts
 
-SLICE: Final = 32  # sessions between two checkpoints: 2 ms
+SLICE: Final = 32  # sessions between two checkpoints: about a millisecond
 
 Row = dict[str, Any]
 

@@ -93,7 +93,10 @@ def _refused(verifying: Look, believing: Look, facts: CertificateFacts | None, d
 def _days(facts: CertificateFacts, look: Look, now: datetime) -> list[Finding]:
     if facts.not_after is None:
         return []
-    days = (datetime.fromisoformat(facts.not_after) - now).days
+    try:
+        days = (datetime.fromisoformat(facts.not_after) - now).days
+    except ValueError:  # a year before 1000: over, which is said where it was verified
+        return []
     if days < 0:
         return []  # said where it was verified
     soon = days < DAYS_WARN

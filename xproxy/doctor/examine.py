@@ -90,7 +90,7 @@ class _Examination:
                     each, host=patient.host, addresses=addresses.addresses, ports=(starttls_at.port, direct_at.port)
                 )
             )
-        self.found(srv.check_addresses(addresses))
+        self.found(await srv.check_dane(self.resolver, leads), srv.check_addresses(addresses))
         self.begin("the addresses")
         address = await self._touch(addresses.addresses, (starttls_at.port, direct_at.port))
         if address is None:
@@ -118,6 +118,10 @@ class _Examination:
         if chosen.stop is not None and chosen.stop.reason != REDIRECT:
             self.found(reach.check_stream(chosen))
         await self._above_tls(way, chosen)
+        other = direct if chosen is starttls else starttls
+        if other.tls is not None and other.way.port != way.port:
+            self.begin("the other port's certificate")
+            await self._certificate(other, only_bad=True)
         self.found(reach.check_throttle(self.visitor.refused))
         self.begin("failed logins")
         await self._bans(way)
@@ -127,8 +131,7 @@ class _Examination:
         offers: dict[int, Offered] = {}
         if first.tls is not None:
             self.begin("the certificate")
-            verifying = await self.visitor.look(way, verify=True)
-            self.found(*certificate.check_certificate(verifying, first, domain=self.patient.domain, now=self.now()))
+            await self._certificate(first)
             self.begin("the versions of TLS")
             versions = {each: await self.visitor.look(way, version=each) for each in certificate.VERSIONS}
             self.found(*certificate.check_versions(versions))
@@ -141,6 +144,11 @@ class _Examination:
         await self._signed(way, offers)
         self.begin("the login")
         await self._login(way)
+
+    async def _certificate(self, believing: Look, *, only_bad: bool = False) -> None:
+        verifying = await self.visitor.look(believing.way, verify=True)
+        found = certificate.check_certificate(verifying, believing, domain=self.patient.domain, now=self.now())
+        self.found(*(each for each in found if not only_bad or each.severity > Severity.OK))
 
     # DNS and TCP.
 

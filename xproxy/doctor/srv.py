@@ -104,6 +104,11 @@ class Resolver:
                 found += [record.address for record in answer if record.rdtype.name == kind][:ADDRESSES_MAX]
         return Answer(question=host, addresses=tuple(found), failure=failures[0] if failures and not found else None)
 
+    async def tlsa(self, name: str) -> bool:
+        """Return whether there are TLSA records of that name."""
+        answer = await self._ask(name, "TLSA")
+        return not isinstance(answer, str) and len(answer) > 0
+
     async def _system(self, host: str) -> Answer:
         with trio.CancelScope(deadline=trio.current_time() + self._seconds_max) as scope:
             try:
@@ -144,6 +149,29 @@ class Resolver:
 
 def _family(address: str) -> int:
     return ipaddress.ip_address(address.partition("%")[0]).version
+
+
+DANE_FIX: Final = "--cert FILE --key FILE with the server's own, or a TLSA record of xproxy's certificate"
+
+
+async def check_dane(resolver: Resolver, leads: list["Leads"]) -> Finding | None:
+    """Say whether the certificate is bound by DNS (RFC 7673 section 4): TLSA records of what SRV leads to."""
+    names = [f"_{record.port}._tcp.{record.target}" for each in leads for record, _ in each.targets]
+    found = []
+    for name in dict.fromkeys(names):
+        answer = await resolver.tlsa(name)
+        if answer:
+            found.append(name)
+    if not found:
+        return None
+    return Finding(
+        check="dane",
+        severity=Severity.WARNING,
+        finding=f"DNS names the certificates that may be shown: TLSA {listed(found)}",
+        seen="asked DNS for TLSA records of what SRV leads to",
+        consequence="clients that check them (DANE) refuse a certificate of xproxy's own authority",
+        fixes=(Fix("xproxy", DANE_FIX),),
+    )
 
 
 @attrs.frozen(kw_only=True)

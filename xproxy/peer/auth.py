@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from scramp import ScramClient, ScramException, ScramMechanism
 
 MECHANISMS: Final = ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN")  # strongest first
+ITERATIONS_MAX: Final = 1_000_000  # half a second of CPU; a server may ask for billions, and nothing else runs then
 ITERATIONS: Final = 4_096  # RFC 5802 section 5.1, the least; these accounts guard nothing
 
 AuthInfo = tuple[bytes, bytes, bytes, int]  # salt, StoredKey, ServerKey, iterations
@@ -211,6 +212,8 @@ class ClientScram:
                 self._scram.set_server_final(challenge.decode())
                 self._is_proven = True
                 return b""
+            if _iterations_of(challenge) > ITERATIONS_MAX:
+                raise SaslRefused("too-many-iterations")
             self._scram.set_server_first(challenge.decode())
             return str(self._scram.get_client_final()).encode()
         except (ScramException, UnicodeDecodeError):
@@ -223,6 +226,12 @@ class ClientScram:
                 self._scram.set_server_final(data.decode())
         except (ScramException, UnicodeDecodeError):
             raise SaslRefused("server-not-authentic") from None
+
+
+def _iterations_of(server_first: bytes) -> int:
+    """Return ``i=`` (RFC 5802 section 5.1), 0 where there is none to read."""
+    found = re.search(rb",i=(\d{1,20})(?:,|$)", server_first)
+    return int(found[1]) if found else 0
 
 
 def client_exchange(mechanism: str, user: str, password: str) -> ClientExchange:

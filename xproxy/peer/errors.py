@@ -36,7 +36,7 @@ class LoginFailed(PeerError):  # noqa: N818 - it names what happened
     def __init__(self, condition: str, text: str | None = None) -> None:
         super().__init__(f"login failed: {condition}" + (f" ({text})" if text else ""))
         self.condition = condition
-        """"not-authorized" ..., or ours: "no-common-mechanism", "server-not-authentic"."""
+        """"not-authorized" ..., or ours: "no-common-mechanism", "server-not-authentic", "too-many-iterations"."""
         self.text = text
 
 

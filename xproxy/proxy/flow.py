@@ -19,6 +19,10 @@ TLS_RECORD_BYTES: Final = 16_384
 
 PLAIN_READ_BYTES: Final = 65_536
 
+COSTLY_READ_BYTES: Final = 4_096
+"""From a leg whose session is not established, in one turn. There the core looks at each ">": 4 KiB of them take 9 ms,
+64 KiB would take the time of everybody's turn. A login has under 1 KiB a chunk."""
+
 
 class Hold(enum.IntFlag):
     """Why a leg is not read. A leg without a reason is registered with the plane."""
@@ -34,8 +38,8 @@ class Hold(enum.IntFlag):
 class Leg:
     """One connection of a session. Its socket belongs to the session's task, which alone closes it."""
 
-    __slots__ = ("backlog", "core", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "peer", "read", "read_bytes",
-                 "side", "sock", "stuck", "write")  # fmt: skip
+    __slots__ = ("backlog", "core", "due", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "is_costly", "peer",
+                 "read", "read_bytes", "side", "sock", "stuck", "write")  # fmt: skip
 
     core: SessionCore
     flow: "Flow"
@@ -51,6 +55,8 @@ class Leg:
         self.stuck = False  # nothing can be sent any more; what comes for this leg is dropped
         self.ended: EndOfInput | None = None
         self.fin_sent = False  # nothing more goes out, what comes in is still read
+        self.is_costly = True  # what it says takes the core long: it is read in small portions, behind the others
+        self.due = False  # costly, and perhaps there is more inside the TLS object
         self.use(sock)
 
     def use(self, sock: socket.socket) -> None:
@@ -61,9 +67,21 @@ class Leg:
             # The methods of the C object inside; those of SSLSocket only test that there is one and call them. Python
             # has no public name for it, so where it is missing it is done without.
             tls = getattr(sock, "_sslobj", None) or sock
-            self.read, self.write, self.read_bytes = tls.read, tls.write, TLS_RECORD_BYTES
+            self.read, self.write = tls.read, tls.write
         else:
-            self.read, self.write, self.read_bytes = sock.recv, sock.send, PLAIN_READ_BYTES
+            self.read, self.write = sock.recv, sock.send
+        self._limit()
+
+    def read_freely(self) -> None:
+        """Read it like the others from now on."""
+        self.is_costly = False
+        self._limit()
+
+    def _limit(self) -> None:
+        if self.is_costly:
+            self.read_bytes = COSTLY_READ_BYTES
+        else:
+            self.read_bytes = PLAIN_READ_BYTES if self.tls is None else TLS_RECORD_BYTES
 
     @property
     def tls(self) -> ssl.SSLSocket | None:
@@ -131,6 +149,8 @@ class Flow:
             leg.flow = self
             leg.core = core
             leg.peer = peer
+            if not core.is_costly:
+                leg.read_freely()
 
     def leg(self, side: Side) -> Leg:
         """The leg of ``side``."""

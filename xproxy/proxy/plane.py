@@ -13,6 +13,11 @@ holds it (``Hold``). At its end, at an error or when a peer does not take all th
 wakes the session's task, which sends the rest and lets go of the leg, or closes. Registrations are removed, not
 masked: ``modify(fd, 0)`` still reports HUP and would spin. While the record channel is full no leg is read at all.
 
+**Strangers.** Before a session is established the core looks at every ``>``, and a peer can make an octet cost 2 us.
+Such legs are read in small portions, and only behind the others: they have an epoll of their own inside the first one,
+and ``COSTLY_SECONDS`` a visit. What TLS then keeps back no descriptor tells; the leg is *due*, and served again as soon
+as it could be written to, which is at once.
+
 **OpenSSL.** A write that was not taken must be repeated with the same bytes (CPython sets no partial writes, so that
 would be the whole buffer, with no progress to be seen): TLS is therefore written in pieces of one record. A read of
 one record leaves nothing behind inside the TLS object; where something is left all the same, it is read at once when
@@ -64,6 +69,13 @@ going back costs three task switches and two system calls. Nothing else of this 
 
 VISIT_SECONDS: Final = 0.005
 """After this long the other tasks (set-up, timeouts, full sends) have their turn, however much is ready."""
+
+
+COSTLY_SECONDS: Final = 0.002
+"""For legs of sessions that are not established, in one turn, together; one portion may overrun it by 9 ms."""
+
+COSTLY_MAX: Final = 16
+"""Such legs in one turn: as many as ordinary logins take those 2 ms."""
 
 
 class Plane(Protocol):
@@ -134,6 +146,13 @@ class _Turns:
     def _unregister(self, leg: Leg) -> None:
         raise NotImplementedError
 
+    def _regroup(self, leg: Leg) -> None:
+        """A registered ``leg`` is not costly any more."""
+
+    def _note_due(self, leg: Leg) -> None:
+        """A registered, costly ``leg`` may hold more inside its TLS object."""
+        leg.due = True
+
     # A turn -----------------------------------------------------------------------------------------------------
 
     def _serve(self, legs: Iterable[Leg]) -> None:
@@ -155,8 +174,9 @@ class _Turns:
         for leg in legs:
             if leg.hold:  # held by an earlier leg of this very turn
                 continue
+            size = leg.read_bytes
             try:
-                data = leg.read(leg.read_bytes)
+                data = leg.read(size)
             except ssl.SSLWantReadError:  # half a record, or a session ticket
                 continue
             except BlockingIOError:
@@ -177,14 +197,16 @@ class _Turns:
                     sends.append((leg.peer, actions[0].data))
                 else:
                     self._collect(leg.flow, leg, actions, at_ns, records, sends)
-                if len(data) == TLS_RECORD_BYTES and not leg.hold:
+                if len(data) == size and not leg.hold:
                     self._read_on(leg, records, sends)
             except Exception as error:  # a bug of ours ends this session only
                 self._break(leg.flow, error)
         self._finish(records, sends)
 
     def _read_on(self, leg: Leg, records: list[Record], sends: Sends) -> None:
-        """A full TLS record is likely followed by more of a bulk transfer."""
+        """All that was asked for came: more of a bulk transfer is likely, or the rest of a record is inside TLS."""
+        if leg.is_costly:
+            self._note_due(leg)
         if leg.read_bytes != TLS_RECORD_BYTES:
             return
         core, side = leg.flow.core, leg.side
@@ -369,9 +391,20 @@ class _Turns:
                     pass  # the deadline is looked at below
                 case _:
                     assert_never(action)
+        if flow.client.is_costly and not flow.core.is_costly:
+            for leg in (flow.client, flow.server):
+                self._read_freely(leg)
         tick_ns = flow.core.next_tick_ns
         if tick_ns is not None and (flow.tick_ns is None or tick_ns < flow.tick_ns):
             self._wake(flow)  # a deadline is never set without something to observe or an end
+
+    def _read_freely(self, leg: Leg) -> None:
+        leg.read_freely()
+        if not leg.hold:
+            self._regroup(leg)
+            if leg.due:
+                self._stranded.append(leg)
+        leg.due = False
 
 
 def in_pieces(leg: Leg, data: bytes) -> Iterable[memoryview]:
@@ -428,21 +461,38 @@ class EpollPlane(_Turns):
         self._linger_seconds = linger_seconds
         self._legs: dict[int, Leg] = {}
         self._epoll: select.epoll | None = None
+        self._costly: select.epoll | None = None  # of the legs that are costly; registered in the other
 
     def _register(self, leg: Leg) -> None:
-        assert self._epoll is not None, "the plane is not running"
         self._legs[leg.fd] = leg
-        self._epoll.register(leg.fd, select.EPOLLIN)
+        self._epoll_of(leg).register(leg.fd, select.EPOLLIN)
 
     def _unregister(self, leg: Leg) -> None:
+        leg.due = False  # when it is registered again, what is inside TLS is looked for
         if self._epoll is not None:
             del self._legs[leg.fd]
-            self._epoll.unregister(leg.fd)
+            self._epoll_of(leg).unregister(leg.fd)
+
+    def _epoll_of(self, leg: Leg) -> select.epoll:
+        epoll = self._costly if leg.is_costly else self._epoll
+        assert epoll is not None, "the plane is not running"
+        return epoll
+
+    def _regroup(self, leg: Leg) -> None:
+        assert self._costly is not None
+        self._costly.unregister(leg.fd)
+        self._register(leg)
+
+    def _note_due(self, leg: Leg) -> None:
+        if not leg.due:
+            leg.due = True
+            self._epoll_of(leg).modify(leg.fd, select.EPOLLIN | select.EPOLLOUT)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve legs until cancelled."""
-        with select.epoll() as epoll:
-            self._epoll = epoll
+        with select.epoll() as epoll, select.epoll() as costly:
+            self._epoll, self._costly = epoll, costly
+            epoll.register(costly.fileno(), select.EPOLLIN)
             task_status.started()
             try:
                 while True:
@@ -465,10 +515,29 @@ class EpollPlane(_Turns):
             if not ready:
                 return
             self._woken = False
-            self._serve([legs[fd] for fd, _ in ready if fd in legs])
+            some = [legs[fd] for fd, _ in ready if fd in legs]
+            if some:
+                self._serve(some)
+            if len(some) < len(ready):
+                self._serve_costly()
             if self._woken or monotonic() > leave_at:
                 return
             linger = self._linger_seconds
+
+    def _serve_costly(self) -> None:
+        """Serve some of the costly legs, one a turn; the kernel gives those that were longest not served first."""
+        assert self._costly is not None
+        leave_at = monotonic() + COSTLY_SECONDS
+        for fd, _ in self._costly.poll(0, COSTLY_MAX):
+            leg = self._legs.get(fd)
+            if leg is None:
+                continue
+            if leg.due:
+                leg.due = False
+                self._costly.modify(fd, select.EPOLLIN)
+            self._serve((leg,))
+            if monotonic() > leave_at:
+                return
 
 
 class WaitReadablePlane(_Turns):
@@ -485,16 +554,21 @@ class WaitReadablePlane(_Turns):
         self._nursery.start_soon(self._watch, leg, scope)
 
     def _unregister(self, leg: Leg) -> None:
+        leg.due = False  # when it is registered again, what is inside TLS is looked for
         if self._nursery is not None:
             self._scopes.pop(leg.fd).cancel()
 
     async def _watch(self, leg: Leg, scope: trio.CancelScope) -> None:
         with scope:
             while True:
-                await trio.lowlevel.wait_readable(leg.fd)
+                if leg.due:
+                    await trio.lowlevel.checkpoint()  # the others' turn
+                else:
+                    await trio.lowlevel.wait_readable(leg.fd)
                 if self._channel.is_full:
                     await self._channel.wait_not_full()
                     continue
+                leg.due = False
                 self._serve((leg,))
                 await trio.lowlevel.checkpoint_if_cancelled()
 

@@ -18,6 +18,10 @@ class SessionCore(Protocol):
     next_tick_ns: int | None
     left_at_certificate: bool  # the client went without a word inside TLS
 
+    @property
+    def is_costly(self) -> bool:
+        """Whether what peers send takes long to look at, up to 2 us an octet; once it does not, it never does again."""
+
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take bytes."""
 

@@ -134,6 +134,8 @@ class Phase(enum.Enum):
     CLOSED = "closed"  # the relay was told to close
 
 
+# The members that are compared for each chunk: looked up in their classes they take five times as long.
+_CLIENT: Final = Side.CLIENT
 _CLOSED: Final = Phase.CLOSED
 
 
@@ -330,7 +332,7 @@ class Session:
 
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take ``data``, read from ``side`` at ``at_ns`` (UTC ns), and say what to do."""
-        direction = self._client if side is Side.CLIENT else self._server
+        direction = self._client if side is _CLIENT else self._server
         direction.bytes += len(data)
         if self._phase is _CLOSED:
             return []
@@ -349,11 +351,16 @@ class Session:
                 return self._taken()
         if reader.fed_whole:
             direction.last_item = None
-            if side is Side.SERVER:  # nobody asks for the client's
+            if side is not _CLIENT:  # nobody asks for the client's
                 direction.last_chunk = data
         if not self._turn:  # the usual chunk: nothing to say about it
             return [Forward(data)]
         return self._taken(data)
+
+    @property
+    def is_costly(self) -> bool:
+        """Whether each piece up to a ``>`` is looked at before it is fed: a chunk may take 2 us an octet."""
+        return not self.established and not (self._client.opaque and self._server.opaque)
 
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         """With ``LegMode.DIRECT_TO_CLEAR``: the client's hello asks for ``domain``; lead the server into TLS."""

@@ -58,7 +58,7 @@ from xproxy.xmpp.prolog import WHITE, scan_prolog
 from xproxy.xmpp.recovery import ElementSkip, Refused, is_accepted
 from xproxy.xmpp.violation import Severity as Severity
 from xproxy.xmpp.violation import ViolationKind as ViolationKind
-from xproxy.xmpp.whole import Wrapping, read_whole, wrapping_of
+from xproxy.xmpp.whole import Wrapping, read_stanza, read_whole, wrapping_of
 
 
 @attrs.frozen(kw_only=True)
@@ -184,7 +184,6 @@ class StreamReader:
         "_careful",
         "_declared",
         "_depth",
-        "_depth_max",
         "_doubt",
         "_events",
         "_expects_whole",
@@ -210,6 +209,7 @@ class StreamReader:
         "_retained_bytes",
         "_root",
         "_root_name",
+        "_shallow_bytes",
         "_skip",
         "_trouble",
         "_unsaid",
@@ -229,7 +229,9 @@ class StreamReader:
         self._position = 0  # octets of this direction that were looked at
         self._expects_whole = False
         self.fed_whole = False  # the last feed was of complete elements, and their trees are the caller's alone
-        self._depth_max = limits.depth_max
+        self._shallow_bytes = 7 * (
+            limits.depth_max - 1
+        )  # of <a></a> so often, and an <a/>: what is shorter is no deeper
         self._reset()
 
     def _reset(self) -> None:
@@ -344,20 +346,17 @@ class StreamReader:
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next octets, in any cut, and return what became complete, in order. Never raises."""
-        items: list[Item] = []
         if self._used:
             self._clean()
+        if self._boundary and 0 < len(data) <= self._whole_bytes and not self._careful:
+            whole = self._feed_whole(data)
+            if whole is not None:
+                self.fed_whole = True
+                return whole
+        self.fed_whole = False
         if b"\0" in data:
             return self._feed_null(data)
-        if (
-            self._boundary
-            and 0 < len(data) <= self._whole_bytes
-            and not self._careful
-            and self._feed_whole(data, items)
-        ):
-            self.fed_whole = True
-            return items
-        self.fed_whole = False
+        items: list[Item] = []
         if (
             self._mode is _OPEN
             and not self._careful
@@ -423,30 +422,37 @@ class StreamReader:
                     return found + len(closing)
         return end
 
-    def _feed_whole(self, data: bytes, items: list[Item]) -> bool:
-        """The shortest way: complete elements behind an element. False: nothing was done, it is for another way."""
-        if data[0] != _LT or data[-1] != _GT or b"<!" in data or b"<?" in data or data.count(b"<") > self._depth_max:
-            return False
+    def _feed_whole(self, data: bytes) -> list[Item] | None:
+        """The shortest way: complete elements behind an element. None: nothing was done, it is for another way."""
+        octets = len(data)
+        if (
+            data[0] != _LT
+            or data[-1] != _GT
+            or b"\0" in data
+            or (b"!" in data and b"<!" in data)  # one octet is found much faster than two
+            or (b"?" in data and b"<?" in data)
+            or (octets > self._shallow_bytes and data.count(b"<") > self._limits.depth_max)
+        ):
+            return None
         wrapping = self._wrapping
         assert wrapping is not None
-        names = self._names
+        end = self._position + octets
         before = _dict_size()
-        root = read_whole(data, wrapping)
+        stanza = read_stanza(data, wrapping)
+        items: list[Item] | None
+        if stanza is not None and stanza.tag != self._root_name:
+            items = [FirstLevelElement(stanza, end, octets)]
+        else:
+            items = self._read_several(data, wrapping, end)
+            if items is None:
+                self._names.add(_dict_size() - before)
+                return None
+        self.elements += len(items)
+        self._position = end
+        names = self._names
         grown = _dict_size() - before
         if grown:
             names.add(grown)
-        if root is None or root.text is not None:
-            return False
-        octets = len(data)
-        end = self._position + octets
-        for element in root:
-            if element.tail is not None or element.tag == self._root_name:
-                items.clear()
-                return False
-            items.append(FirstLevelElement(element, end, octets))
-            octets = 0
-        self._position = end
-        self.elements += len(items)
         if names.used > names.max:
             self._check_limits(items)
             if names.renewals is not None and self._mode is _OPEN and self._has_too_many_names():
@@ -455,7 +461,20 @@ class StreamReader:
             self._rested += 1
             if self._rested >= _RESTED_MAX:
                 self._rest()
-        return True
+        return items
+
+    def _read_several(self, data: bytes, wrapping: Wrapping, end: int) -> list[Item] | None:
+        root = read_whole(data, wrapping)
+        if root is None or root.text is not None:
+            return None
+        items: list[Item] = []
+        octets = len(data)
+        for element in root:
+            if element.tail is not None or element.tag == self._root_name:
+                return None
+            items.append(FirstLevelElement(element, end, octets))
+            octets = 0
+        return items
 
     def _feed_open(self, data: bytes, items: list[Item]) -> bytes:
         """The short way: two feeds and a loop. Whatever looks odd is taken back and done again by the careful way."""

@@ -72,7 +72,7 @@ class Traffic:
             return [self._error(side, item, None)]
         element = item.element
         is_carbon = (
-            side is Side.SERVER and self._jid is not None and next(element.iterchildren(_CARBON), None) is not None
+            side is not _CLIENT and self._jid is not None and next(element.iterchildren(_CARBON), None) is not None
         )
         if not is_carbon and not self._debug:  # the usual one
             return ()
@@ -239,5 +239,6 @@ def _suspicion(
     )
 
 
+_CLIENT: Final = Side.CLIENT  # looked up in its class it takes five times as long
 _PRESENCES: Final = frozenset(f"{{{content}}}presence" for content in ns.CONTENT)
 _CARBON: Final = f"{{{ns.CARBONS}}}*"
