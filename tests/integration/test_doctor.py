@@ -6,10 +6,8 @@ is stands in tests/support/crooked.py.
 
 import contextlib
 import datetime
+import re
 import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,14 @@ import pytest
 import trio
 
 from tests.support.accounts import DOMAIN, PASSWORDS
+from tests.support.canary import Canary
+from tests.support.dnsmasq import running_dnsmasq
 from tests.support.ejabberd import Ejabberd, running_ejabberd
 from tests.support.examining import Found, examined
 from tests.support.mint import Leaf, Mint
 from tests.support.nameserver import NameServer
-from tests.support.ports import free_ports
 from tests.support.prosody import Prosody, running_prosody
+from tests.support.proxy_process import ProxyProcess
 from xproxy.config.address import HostPort
 from xproxy.doctor.findings import Severity
 from xproxy.jid import Jid
@@ -504,34 +504,40 @@ async def test_failed_logins_ban_nobody_by_default(ward: Ward, kind: str) -> Non
         assert (await ward.examine(server.starttls_port, ban_tries=3)).severity("bans") is OK
 
 
+# --- through the proxy --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+@pytest.mark.parametrize("mode", ["starttls", "direct-tls"])
+async def test_through_the_proxy_it_finds_what_it_finds_directly(
+    ward: Ward, start_proxy: Callable[..., ProxyProcess], canary: Canary, kind: str, mode: str
+) -> None:
+    """With the server's own certificate nothing is to be told apart, but how long it takes."""
+    canary.register("a password", PASSWORDS["alice"])
+    leaf = ward.leaf()
+    with ward.server(kind, leaf=leaf) as server:
+        port = server.port(mode)
+        proxy = start_proxy(port, "--cert", str(leaf.certificate), "--key", str(leaf.key))
+        direct, proxied = [_told(await ward.examine(each, **ALICE), each) for each in (port, proxy.port)]
+        proxy.stop()
+    # Who opens with neither TLS nor XMPP the proxy closes as it sees fit.
+    differs = {check for check, told in direct.items() if proxied.get(check) != told}
+    assert differs <= {"proxy-protocol", "direct-tls"}, [(direct[each], proxied.get(each)) for each in differs]
+    assert proxied.keys() == direct.keys()
+
+
+def _told(found: Found, port: int) -> dict[str, tuple[Severity, str]]:
+    """Return what was said, by check, without ports and times; mechanisms sorted, since Prosody's order is not kept."""
+    untimed = re.compile(r"\d+(\.\d+)? ms")
+    told = {}
+    for each in found.diagnosis.findings:
+        text = untimed.sub("some ms", each.finding.replace(str(port), "PORT"))
+        words = ", ".join(sorted(text.split(", "))) if each.check == "mechanisms" else text
+        told[each.check] = (each.severity, words.replace("above TLS are offered: ", ""))
+    return told
+
+
 # --- DNS ----------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def running_dnsmasq(*records: str) -> Iterator[HostPort]:
-    """Run dnsmasq (Debian) on a loopback port with these options, "srv-host=..." and the like."""
-    (port,) = free_ports(1)
-    process = subprocess.Popen(
-        [
-            *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--no-daemon"),
-            *("--pid-file=", f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--local=/test/"),
-            *(f"--{record}" for record in records),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                break
-            assert process.poll() is None, "dnsmasq ended"
-            time.sleep(0.02)
-        yield HostPort("127.0.0.1", port)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.integration("prosody", "dnsmasq")

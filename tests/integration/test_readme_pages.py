@@ -12,10 +12,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
 from tests.support import raw_peer
+from tests.support.dnsmasq import running_dnsmasq
 from tests.support.ejabberd import ejabberd_of, running_ejabberd
 from tests.support.mint import Leaf, Mint
 from tests.support.pages import Block, Stage, blocks, rows
@@ -298,3 +300,47 @@ def test_the_page_before_ejabberd(stage: Stage, leaf: Leaf, stack: ExitStack) ->
     assert "from 127.0.0.77" in log
     failed = lines(stage.run(jq))
     assert failed == [["127.0.0.66", "romeo@example.org", "not-authorized"]] * 19
+
+
+# --- what comes before the ways of use ----------------------------------------------------------------------------
+
+FIRST, LOOK = "Five minutes, before a real server", "Will it work here? xproxy doctor"
+
+
+@pytest.mark.integration("prosody", "jq")
+def test_the_first_five_minutes(stage: Stage, leaf: Leaf, stack: ExitStack) -> None:
+    (run,), (jq,), (for_everyone,) = (block.commands for block in blocks(FIRST))
+    server = stack.enter_context(_old_prosody(stage, leaf))
+    stage.more = {".venv/bin/xproxy": "xproxy", f"xmpp.{DOMAIN}:5222": f"127.0.0.1:{server}"}
+    ours = attrs.evolve(stage, ca_file=stage.root / "state/ca.pem")
+    with stage.running(f"{run} --listen 127.0.0.1:5222"):  # 5222 is the default, which another may have here
+        jid = log_in(ours, stage.ports[5222], "romeo", PASSWORDS["romeo"], Mode.STARTTLS)
+        assert jid.startswith("romeo@example.org/")
+        assert log_in(ours, stage.ports[5222], "romeo", "wrong", Mode.STARTTLS) == "not-authorized"
+    assert [line[1:] for line in lines(stage.run(jq))] == [["sasl-failed", "romeo@example.org", "not-authorized"]]
+
+    stage.more = {"127.0.0.1:15222": f"127.0.0.1:{server}"}
+    shutil.copy(leaf.certificate, stage.root / "etc/xproxy/cert.pem")
+    shutil.copy(leaf.key, stage.root / "etc/xproxy/key.pem")
+    (stage.root / "ready").unlink()
+    with stage.running(for_everyone):
+        jid = log_in(stage, stage.ports[5222], "romeo", PASSWORDS["romeo"], Mode.STARTTLS)
+        assert jid.startswith("romeo@example.org/")
+
+
+@pytest.mark.integration("prosody", "jq", "dnsmasq")
+def test_the_first_look(stage: Stage, leaf: Leaf, stack: ExitStack) -> None:
+    (look,), (jq,) = (block.commands for block in blocks(LOOK))
+    server = stack.enter_context(_old_prosody(stage, leaf))
+    records = (
+        f"host-record=xmpp.{DOMAIN},127.0.0.1",
+        f"srv-host=_xmpp-client._tcp.{DOMAIN},xmpp.{DOMAIN},{server},5,0",
+    )
+    at = stack.enter_context(running_dnsmasq(*records))
+    stage.more = {f"doctor {DOMAIN}": f"doctor {DOMAIN} --nameserver {at}"}
+    assert diagnosis(stage, look)["certificate"]["severity"] == "ok"
+    printed = stage.run(jq).splitlines()
+    assert {line.partition("\t")[0] for line in printed} == {"note", "warning"}
+    assert {row[0].split()[0].strip("`") for row in rows(LOOK)} == {
+        "HOST:PORT", "--upstream-ca", "--nameserver", "--jid", "--login", "--try-bans", "--timeout"
+    }  # fmt: skip

@@ -1,5 +1,6 @@
 """The ways in, in networks of their own: real firewall rules, a real HAProxy, a real SOCKS5 client, a real Prosody."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -29,29 +30,19 @@ ALICE = {"user": "alice", "password": PASSWORDS["alice"]}
 PORTS = {"starttls": 5222, "direct-tls": 5223}
 PROXY_PORT = 15_222
 
-# README's rules, for the gateway's own listener on port 15222.
-REDIRECT = """
-table inet xproxy {
-    chain prerouting {
-        type nat hook prerouting priority dstnat;
-        tcp dport { 5222, 5223 } redirect to :15222
-    }
-}
-"""
-TPROXY = """
-table inet xproxy {
-    chain prerouting {
-        type filter hook prerouting priority mangle;
-        tcp dport { 5222, 5223 } tproxy to :15222 meta mark set 1 accept
-    }
-}
-"""
-TPROXY_ROUTES = (
-    "rule add fwmark 1 lookup 100",
-    "route add local default dev lo table 100",
-    "-6 rule add fwmark 1 lookup 100",
-    "-6 route add local default dev lo table 100",
-)
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def from_readme(kind: str) -> str:
+    """Return the one block of README of that kind: what is tested is what is written there."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+REDIRECT = from_readme("nft")
+TPROXY = from_readme("nft-tproxy")
+TPROXY_ROUTES = [line.removeprefix("ip ") for line in from_readme("routes").splitlines()]
+IPTABLES = [line.split() for line in from_readme("iptables").splitlines()]
 
 
 @attrs.frozen(kw_only=True)
@@ -155,6 +146,22 @@ def test_redirected_connections_go_where_they_were_going(
     assert (at(accepted, "xproxy.dialled.ip"), at(accepted, "xproxy.dialled.port")) == (server, PORTS[mode])
     only(records, "upstream-connected", destination__ip=server, destination__port=PORTS[mode])
     only(records, "session-established")
+
+
+def test_iptables_does_as_well(here: Stage) -> None:
+    if shutil.which("iptables") is None:
+        pytest.skip("iptables is not installed (Debian package iptables)")
+    here.network.firewall("")
+    for command in IPTABLES:
+        here.network.run(*command)
+    with here.proxy(listen=[f"[::]:{PROXY_PORT}"]) as proxy:
+        for server, mode in ((SERVER, "starttls"), (SERVER6, "direct-tls")):
+            mark = proxy.mark()
+            here.login(server, PORTS[mode], mode, proxy)
+            records = proxy.session(after=mark)
+            only(records, "connection-accepted", xproxy__way="redirect", xproxy__dialled__ip=server)
+            only(records, "upstream-connected", destination__ip=server)
+    here.network.firewall("")
 
 
 @pytest.mark.parametrize("mode", MODES)

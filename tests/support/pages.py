@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,7 +54,8 @@ def section(title: str) -> str:
 
 def blocks(title: str) -> list[Block]:
     """Return the blocks of code of a section."""
-    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", section(title), re.DOTALL | re.MULTILINE)]
+    found = re.findall(r"^( *)```(\w+)\n(.*?)^\1```$", section(title), re.DOTALL | re.MULTILINE)
+    return [Block(language, textwrap.dedent(text)) for _, language, text in found]
 
 
 def rows(title: str) -> list[list[str]]:

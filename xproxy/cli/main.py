@@ -19,6 +19,8 @@ Examples:
       everything at once, without a server: see what the log looks like
   xproxy run --upstream xmpp.example.org:5222 --domain example.org
       point a client at 127.0.0.1:5222 and watch it log in
+  xproxy doctor xmpp.example.org --domain example.org
+      what will break behind xproxy, and the setting of the server that mends it
   xproxy run --listen 0.0.0.0:5222 --upstream 10.0.0.5:5222 --log records.jsonl
       in front of a server; records as JSON Lines in a file
   xproxy log verify

@@ -335,6 +335,9 @@ class Listener:
             arrival = self._entrance.look(sock, peer, listener)
         except Refused as refused:
             self._turn_away(sock, peer, listener, refused.refusal, destination=refused.destination)
+        except Exception as error:  # a bug of ours turns one away, and not everybody from now on
+            log.error("a connection could not be let in for an internal error: %s", frames_of(error))
+            close_socket(sock)
         else:
             self._let_in(sock, arrival, None)
 
