@@ -46,6 +46,7 @@ needs sslsplit sslsplit
 needs openssl openssl
 needs iproute2 ip
 needs nftables nft
+needs iptables iptables
 needs haproxy haproxy
 needs proxychains4 proxychains4
 needs curl curl

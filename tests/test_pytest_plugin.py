@@ -8,6 +8,7 @@ from lxml import etree
 
 SAMPLE = Path(__file__).parent / "vectors" / "cassettes" / "v2.xmpp.xml"
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.slow
 
 # A client for the tests below: what a user's own client would do.
 CLIENT = """

@@ -248,7 +248,7 @@ class _App:
         *,
         descriptors_max: int,
         signals: bool,
-        control: trio.SocketListener | None,
+        control: socket.socket | None,
         task_status: trio.TaskStatus[Running],
     ) -> None:
         """Serve until stopped."""

@@ -83,6 +83,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_known] = _Paths()
 
 
+def _paths(config: pytest.Config, key: "pytest.StashKey[_Paths]") -> _Paths:
+    found: _Paths = config.stash[key]
+    return found
+
+
 # Which cassette.
 
 
@@ -109,8 +114,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand what was collected to the controller (pytest-xdist), or fail for unused cassettes."""
     config = session.config
     if (output := getattr(config, "workeroutput", None)) is not None:
-        output["xmpp_used"] = sorted(map(str, config.stash[_used]))
-        output["xmpp_known"] = sorted(map(str, config.stash[_known]))
+        for key, name in ((_used, "xmpp_used"), (_known, "xmpp_known")):
+            output[name] = [str(path) for path in sorted(_paths(config, key))]
         return
     if _unused(config) and config.getoption("--xmpp-unused") == "error" and session.exitstatus == 0:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -120,8 +125,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_testnodedown(node: Any, error: object) -> None:
     """A worker of pytest-xdist is done: what it collected counts here."""
     output = getattr(node, "workeroutput", {})
-    node.config.stash[_used].update(map(Path, output.get("xmpp_used", ())))
-    node.config.stash[_known].update(map(Path, output.get("xmpp_known", ())))
+    for key, name in ((_used, "xmpp_used"), (_known, "xmpp_known")):
+        _paths(node.config, key).update(map(Path, output.get(name, ())))
 
 
 def _unused(config: pytest.Config) -> list[Path]:
@@ -133,7 +138,7 @@ def _unused(config: pytest.Config) -> list[Path]:
     there = {
         path for directory in config.stash[_known] if directory.is_dir() for path in directory.rglob(f"*{_SUFFIX}")
     }
-    return sorted(there - config.stash[_used])
+    return sorted(there - _paths(config, _used))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

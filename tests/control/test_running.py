@@ -274,6 +274,21 @@ async def test_status_is_red_where_the_log_cannot_be_written(
         rig.proxy.kill()
 
 
+async def test_it_answers_when_the_sessions_have_all_descriptors(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    async with before_a_server(proxies, tmp_path, trust, canary) as rig:
+        client = ControlClient(rig.proxy.state)
+        pid = rig.proxy.process.pid
+        limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (len(os.listdir(f"/proc/{pid}/fd")), limits[1]))
+        for _ in range(3):
+            assert await trio.to_thread.run_sync(client.get, "/v1/log-level") == {"level": "info", "configured": "info"}
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+        assert (await rig.ask("status")).code == 0
+    assert rig.proxy.stderr().count("\n") == 1  # where it listens, and no more
+
+
 async def test_sighup_and_sigterm_still_do_what_they_did(
     tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
 ) -> None:

@@ -1,11 +1,13 @@
 """The ways in, in networks of their own: real firewall rules, a real HAProxy, a real SOCKS5 client, a real Prosody."""
 
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,12 @@ from tests.support.accounts import DOMAIN, MODES, PASSWORDS
 from tests.support.canary import Canary
 from tests.support.mint import Mint
 from tests.support.netns import CLIENT, CLIENT6, GATEWAY, GATEWAY6, SERVER, SERVER6, Network, inside, network
+from tests.support.ports import free_ports
 from tests.support.prosody import running_prosody
 from tests.support.proxy_process import ProxyProcess, actions, at, only, running_xproxy
 from tests.support.slix import SlixDriver, slix_driver
+from xproxy.events import Endpoint
+from xproxy.proxy.proxy_protocol import HeaderReader, render_v1, render_v2
 
 pytestmark = pytest.mark.integration
 
@@ -29,29 +34,19 @@ ALICE = {"user": "alice", "password": PASSWORDS["alice"]}
 PORTS = {"starttls": 5222, "direct-tls": 5223}
 PROXY_PORT = 15_222
 
-# README's rules, for the gateway's own listener on port 15222.
-REDIRECT = """
-table inet xproxy {
-    chain prerouting {
-        type nat hook prerouting priority dstnat;
-        tcp dport { 5222, 5223 } redirect to :15222
-    }
-}
-"""
-TPROXY = """
-table inet xproxy {
-    chain prerouting {
-        type filter hook prerouting priority mangle;
-        tcp dport { 5222, 5223 } tproxy to :15222 meta mark set 1 accept
-    }
-}
-"""
-TPROXY_ROUTES = (
-    "rule add fwmark 1 lookup 100",
-    "route add local default dev lo table 100",
-    "-6 rule add fwmark 1 lookup 100",
-    "-6 route add local default dev lo table 100",
-)
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def from_readme(kind: str) -> str:
+    """Return the one block of README of that kind: what is tested is what is written there."""
+    (found,) = re.findall(rf"^```{kind}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+REDIRECT = from_readme("nft")
+TPROXY = from_readme("nft-tproxy")
+TPROXY_ROUTES = [line.removeprefix("ip ") for line in from_readme("routes").splitlines()]
+IPTABLES = [line.split() for line in from_readme("iptables").splitlines()]
 
 
 @attrs.frozen(kw_only=True)
@@ -155,6 +150,22 @@ def test_redirected_connections_go_where_they_were_going(
     assert (at(accepted, "xproxy.dialled.ip"), at(accepted, "xproxy.dialled.port")) == (server, PORTS[mode])
     only(records, "upstream-connected", destination__ip=server, destination__port=PORTS[mode])
     only(records, "session-established")
+
+
+def test_iptables_does_as_well(here: Stage) -> None:
+    if shutil.which("iptables") is None:
+        pytest.skip("iptables is not installed (Debian package iptables)")
+    here.network.firewall("")
+    for command in IPTABLES:
+        here.network.run(*command)
+    with here.proxy(listen=[f"[::]:{PROXY_PORT}"]) as proxy:
+        for server, mode in ((SERVER, "starttls"), (SERVER6, "direct-tls")):
+            mark = proxy.mark()
+            here.login(server, PORTS[mode], mode, proxy)
+            records = proxy.session(after=mark)
+            only(records, "connection-accepted", xproxy__way="redirect", xproxy__dialled__ip=server)
+            only(records, "upstream-connected", destination__ip=server)
+    here.network.firewall("")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -284,6 +295,47 @@ def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, 
     assert at(accepted, "xproxy.balancer.port") != at(accepted, "client.port")
     assert (at(accepted, "xproxy.dialled.ip"), at(accepted, "xproxy.dialled.port")) == (gateway, 5222)
     assert at(only(records, "session-established"), "client.ip") == client
+
+
+ACCEPTING = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1m
+    timeout server 1m
+listen echo
+    bind 127.0.0.1:{port} accept-proxy
+    server behind 127.0.0.1:{behind} send-proxy
+"""
+
+
+@pytest.mark.parametrize("render", [render_v1, render_v2])
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        (Endpoint("192.0.2.7", 56_324), Endpoint("198.51.100.1", 5222)),
+        (Endpoint("2001:db8::7", 1), Endpoint("2001:db8::1", 65_535)),
+        (Endpoint("192.0.2.7", 56_324), Endpoint("2001:db8::1", 5222)),
+    ],
+)
+def test_haproxy_takes_the_headers_we_write(
+    tmp_path: Path, render: Callable[[Endpoint, Endpoint], bytes], source: Endpoint, destination: Endpoint
+) -> None:
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as behind:
+        behind.settimeout(10)
+        configuration = ACCEPTING.format(port=port, behind=behind.getsockname()[1])
+        with running_haproxy(tmp_path, configuration), socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(render(source, destination) + b"<hello>")
+            server, _ = behind.accept()
+            with server:
+                server.settimeout(10)
+                received = b""
+                while not received.endswith(b"<hello>"):
+                    received += server.recv(4_096)
+    used, header = HeaderReader().take(received)
+    assert header is not None
+    assert (header.source, header.destination, received[used:]) == (source, destination, b"<hello>")
 
 
 def test_haproxy_in_front_and_a_spoofer_beside_it(here: Stage) -> None:

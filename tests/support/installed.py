@@ -18,6 +18,8 @@ def missing() -> str | None:
     for program in ("pipx", PYTHON):
         if shutil.which(program) is None:
             return f"{program} is not installed"
+    if not os.access("/opt", os.W_OK):
+        return "/opt cannot be written"
     return None
 
 

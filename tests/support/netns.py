@@ -45,6 +45,10 @@ class Network:
         """Set the gateway's nftables rules, in place of all before."""
         _run(*inside(self.gateway), "nft", "-f", "-", text=f"flush ruleset\n{rules}\n")
 
+    def run(self, *command: str) -> None:
+        """Run a command in the gateway."""
+        _run(*inside(self.gateway), *command)
+
     def configure(self, *arguments: str) -> None:
         """Run ``ip`` in the gateway."""
         _run(*inside(self.gateway), "ip", *arguments)

@@ -80,7 +80,7 @@ class ControlClient:
                 return None
             data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             pid: int = _CREDENTIALS.unpack(data)[0]
-            return pid
+            return pid or None  # 0: in a container whose processes cannot be seen from here
 
     def _ask(self, method: str, target: str, body: Mapping[str, object] | None) -> dict[str, Any]:
         data = b"" if body is None else orjson.dumps(body)

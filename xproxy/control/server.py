@@ -20,7 +20,6 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -41,14 +40,15 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 16
 READ_BYTES: Final = 16_384
+ACCEPT_PAUSE_SECONDS: Final = 0.1  # when there is no descriptor at all: as the listener for clients
 CLOSE_SECONDS_MAX: Final = 1.0  # for answers that are under way at the end
 
 _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 @contextmanager
-def open_control_socket(path: Path) -> Iterator[trio.SocketListener]:
-    """Listen at ``path``, mode 0600; the journal's lock says that nobody else does. At the end it is gone.
+def open_control_socket(path: Path) -> Iterator[socket.socket]:
+    """Listen at ``path``, mode 0600, non-blocking; the journal's lock says that nobody else does. It goes at the end.
 
     Raises:
         FileProblem: it cannot be made.
@@ -57,8 +57,7 @@ def open_control_socket(path: Path) -> Iterator[trio.SocketListener]:
     try:
         inode = _bind(sock, path)
         try:
-            listener = trio.SocketListener(trio.socket.from_stdlib_socket(sock))
-            yield listener
+            yield sock
         finally:
             with suppress(OSError):
                 if path.lstat().st_ino == inode:
@@ -83,6 +82,7 @@ def _bind(sock: socket.socket, path: Path) -> int:
         path.chmod(0o600)
         inode = path.lstat().st_ino
         sock.listen(BACKLOG)
+        sock.setblocking(False)
     except OSError as error:
         raise FileProblem.from_os_error(error, doing="make the control socket", path=path, hint=hint) from error
     return inode
@@ -103,16 +103,14 @@ class ControlServer:
         self._closed.set()  # it does not serve yet
 
     async def serve(
-        self, listener: trio.SocketListener, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, sock: socket.socket, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Answer until ``close``, or until cancelled."""
+        """Answer at ``sock``, which the caller closes, until ``close``, or until cancelled."""
         self._closed = trio.Event()
         try:
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
-                    accepting.start_soon(
-                        partial(trio.serve_listeners, self._connection, [listener], handler_nursery=connections)
-                    )
+                    accepting.start_soon(self._accept, sock, connections)
                     task_status.started()
                     await self._closing.wait()
                     accepting.cancel_scope.cancel()
@@ -124,6 +122,36 @@ class ControlServer:
         """Accept no more, and return when what was asked before is answered, at the latest after a moment."""
         self._closing.set()
         await self._closed.wait()
+
+    async def _accept(self, sock: socket.socket, connections: trio.Nursery) -> None:
+        """Accept; with the descriptor that is kept for it when the sessions have all others: then one is asked most."""
+        reserve: int | None = _open_reserve()
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(sock)
+                if reserve is None:
+                    reserve = _open_reserve()
+                try:
+                    connection, _ = sock.accept()
+                except BlockingIOError:  # it has gone again
+                    continue
+                except OSError as error:
+                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
+                        raise
+                    if reserve is None:
+                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                        continue
+                    os.close(reserve)
+                    reserve = None
+                    try:
+                        connection, _ = sock.accept()
+                    except OSError:
+                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                        continue
+                connections.start_soon(self._connection, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+        finally:
+            if reserve is not None:
+                os.close(reserve)
 
     async def _connection(self, stream: trio.SocketStream) -> None:
         self._connections += 1
@@ -191,6 +219,13 @@ class ControlServer:
         finally:
             if resource.what is not None:
                 self._note(_changed(resource.what, request.caller, problem=problem))
+
+
+def _open_reserve() -> int | None:
+    try:
+        return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def caller_of(sock: trio.socket.SocketType) -> Caller:

@@ -9,6 +9,8 @@ then decided by the firewall rule, or by the networks whose SOCKS5 requests are 
 import ipaddress
 import socket
 from collections.abc import Iterable
+from functools import partial
+from typing import Final
 
 import trio
 
@@ -22,7 +24,10 @@ from xproxy.jid import JidError, domain_to_ascii
 from xproxy.proxy.original import is_own_address
 from xproxy.proxy.refusal import Refused
 
-_NOT_SERVED = "a host that is not served"
+LOOKUPS_MAX: Final = 8
+"""Names of clients' choice that are looked up at once: slow ones must not take the threads that sessions need."""
+
+_NOT_SERVED: Final = "a host that is not served"
 
 
 class Destinations:
@@ -47,6 +52,7 @@ class Destinations:
             self._domain = _ascii(domain)
         self._is_any = not settings.destinations and not isinstance(upstream, HostPort)
         self._listening: frozenset[Endpoint] = frozenset()
+        self._lookups = trio.CapacityLimiter(LOOKUPS_MAX)
 
     def listen_at(self, listeners: Iterable[Endpoint]) -> None:
         """Take note of our own addresses, known once they are listened on."""
@@ -83,23 +89,29 @@ class Destinations:
         """
         self._check_port(wanted.port)
         is_address = _is_address(wanted.host)
-        if self._is_any or wanted.host in self._names or self._is_of_domain(wanted.host):
-            # Elsewhere the request does not say where we connect to.
-            if self._is_original:
-                for ip in [wanted.host] if is_address else await _addresses_of(wanted.host):
-                    self._check_address(Endpoint(ip, wanted.port))
-            return wanted
-        if is_address:
-            allowed = [wanted.host] if await self._is_served(wanted.host) else []
-        else:
-            allowed = [ip for ip in await _addresses_of(wanted.host) if await self._is_served(ip)]
-        if not allowed:
-            raise Refused(RefusalReason.DESTINATION_REFUSED, detail=_NOT_SERVED)
         if self._is_original:
-            self._check_address(Endpoint(allowed[0], wanted.port))
-            # What was judged is what is connected to: asked again, the name could lead elsewhere.
-            return HostPort(allowed[0], wanted.port)
+            return await self._check_leading_there(wanted, [wanted.host] if is_address else None)
+        # Elsewhere we connect to our own server whatever is asked for, so a name need not be looked up.
+        if not (
+            self._is_any
+            or wanted.host in self._names
+            or self._is_of_domain(wanted.host)
+            or (is_address and await self._is_served(wanted.host))
+        ):
+            raise Refused(RefusalReason.DESTINATION_REFUSED, detail=_NOT_SERVED)
         return wanted
+
+    async def _check_leading_there(self, wanted: HostPort, addresses: list[str] | None) -> HostPort:
+        if addresses is None:
+            addresses = await self._addresses_of(wanted.host)
+        is_by_name = self._is_any or wanted.host in self._names
+        allowed = [ip for ip in addresses if is_by_name or self._is_listed(ip)]
+        if not allowed and not is_by_name:
+            raise Refused(RefusalReason.DESTINATION_REFUSED, detail=_NOT_SERVED)
+        for ip in allowed:
+            self._check_address(Endpoint(ip, wanted.port))
+        # What was judged by its address is what is connected to: asked again, the name could lead elsewhere.
+        return wanted if is_by_name else HostPort(allowed[0], wanted.port)
 
     def _check_port(self, port: int) -> None:
         if port not in self._ports:
@@ -120,20 +132,20 @@ class Destinations:
         """Whether ``ip`` is listed or, where there is one server, its address: clients look names up themselves."""
         if self._is_listed(ip):
             return True
-        return isinstance(self._upstream, HostPort) and ip in await _addresses_of(self._upstream.host)
+        return isinstance(self._upstream, HostPort) and ip in await self._addresses_of(self._upstream.host)
+
+    async def _addresses_of(self, host: str) -> list[str]:
+        """Return the addresses of ``host``; none if nobody knows, which connecting to it will say again and record."""
+        look_up = partial(socket.getaddrinfo, host, 0, type=socket.SOCK_STREAM)
+        try:
+            found = await trio.to_thread.run_sync(look_up, abandon_on_cancel=True, limiter=self._lookups)
+        except (OSError, UnicodeError):
+            return []
+        return list(dict.fromkeys(parse_host(str(address[0]).partition("%")[0]) for *_, address in found))
 
     def _is_of_domain(self, host: str) -> bool:
         """Whether ``host`` is the XMPP domain or in it, as the targets of its SRV records mostly are."""
         return self._domain is not None and (host == self._domain or host.endswith(f".{self._domain}"))
-
-
-async def _addresses_of(host: str) -> list[str]:
-    """Return the addresses of ``host``; none if nobody knows, which connecting to it will say again and record."""
-    try:
-        found = await trio.socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return list(dict.fromkeys(parse_host(str(address[0]).partition("%")[0]) for *_, address in found))
 
 
 def _host(text: str) -> str:

@@ -21,6 +21,8 @@ _SO_ORIGINAL_DST: Final = 80  # linux/netfilter_ipv4.h; IP6T_SO_ORIGINAL_DST in 
 _IP_TRANSPARENT: Final = 19  # linux/in.h
 _IPV6_TRANSPARENT: Final = 75  # linux/in6.h
 
+_DISCARD_PORT: Final = 9
+
 _SOCKADDR_IN_BYTES: Final = 16
 _SOCKADDR_IN6_BYTES: Final = 28
 
@@ -62,9 +64,10 @@ def is_own_address(ip: str) -> bool:
     address = ipaddress.ip_address(ip)
     if address.is_loopback or address.is_unspecified:
         return True
-    with socket.socket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((ip, 9))
+            probe.connect((ip, _DISCARD_PORT))
             return ipaddress.ip_address(str(probe.getsockname()[0]).partition("%")[0]) == address
         except OSError:  # no way there at all
             return False

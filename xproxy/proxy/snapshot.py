@@ -1,15 +1,19 @@
 """How a session stands now, for whoever looks on: made when it is asked for, from what is counted anyway."""
 
+import logging
 import socket
 
 import attrs
 
 from xproxy.events.connection import DirectionTotals
+from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.seams import SessionCore
 from xproxy.proxy.sockets import seconds_since_data
 from xproxy.record.document import Document
 from xproxy.xmpp.actions import Progress
+
+log = logging.getLogger(__name__)
 
 _NS = 1_000_000_000
 _NOTHING = DirectionTotals(
@@ -62,8 +66,12 @@ def snapshot_of(
     else:
         client = LegSnapshot(tls_version=None, waiting_bytes=0, silent_seconds=seconds_since_data(sock))
         server = None
-    progress = core.progress() if core is not None else None
-    closed = core.closed(at_ns) if core is not None else None
+    progress, closed = None, None
+    if core is not None:
+        try:
+            progress, closed = core.progress(), core.closed(at_ns)
+        except Exception as error:  # a bug of ours in one session must not hide all others
+            log.error("a session cannot say how it stands: %s", frames_of(error))
     silences = [leg.silent_seconds for leg in (client, server) if leg is not None and leg.silent_seconds is not None]
     return SessionSnapshot(
         known=known,
