@@ -39,7 +39,7 @@ ADDRESSES_MAX: Final = 16_384
 
 _ACCEPTS_IN_A_ROW: Final = 16
 
-_LAST_READ_BYTES: Final = 4_096
+_LAST_READ_BYTES: Final = 65_536
 
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -362,6 +362,9 @@ class Listener:
         """Let in who says in time what is expected here, and turn away the others."""
         try:
             heard = await self._entrance.hear(sock, peer, listener)
+            leave()
+            leave = _nothing
+            self._let_in(sock, heard.arrival, heard.answer)
         except Refused as refused:
             self._turn_away(sock, peer, listener, refused.refusal, destination=refused.destination)
         except HealthCheck:
@@ -373,10 +376,6 @@ class Listener:
         except BaseException:  # Cancelled
             self._turn_away(sock, peer, listener, Refusal(RefusalReason.DRAINING, 0))
             raise
-        else:
-            leave()
-            leave = _nothing
-            self._let_in(sock, heard.arrival, heard.answer)
         finally:
             leave()
             key = address_key(peer.ip)

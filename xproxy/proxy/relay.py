@@ -426,6 +426,8 @@ class Relay:
             with trio.fail_after(self._limits.handshake_seconds_max):
                 for secure_leg in (securing.secure_server, securing.secure_client)[not has_server_tls :]:
                     facts = await secure_leg()
+                    if facts.leg is Side.SERVER:
+                        self._forget_server_end()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
             self._identity = securing.identity
@@ -616,10 +618,14 @@ class Relay:
             flow.close = Close(cause=cause, initiator=None)
             flow.wake()
 
-    def _close_sockets(self) -> None:
-        flow = self._flow
+    def _forget_server_end(self) -> None:
+        """It has answered, so it is not ourselves. A client of this machine may have the same port for its own end."""
         if self._server_end is not None:
             self._around.server_ends.discard(self._server_end)
+
+    def _close_sockets(self) -> None:
+        flow = self._flow
+        self._forget_server_end()
         if self._server is not None:
             close_socket(self._server)
         if flow is None:
