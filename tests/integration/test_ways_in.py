@@ -2,11 +2,12 @@
 
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from tests.support.accounts import DOMAIN, MODES, PASSWORDS
 from tests.support.canary import Canary
 from tests.support.mint import Mint
 from tests.support.netns import CLIENT, CLIENT6, GATEWAY, GATEWAY6, SERVER, SERVER6, Network, inside, network
+from tests.support.ports import free_ports
 from tests.support.prosody import running_prosody
 from tests.support.proxy_process import ProxyProcess, actions, at, only, running_xproxy
 from tests.support.slix import SlixDriver, slix_driver
+from xproxy.events import Endpoint
+from xproxy.proxy.proxy_protocol import HeaderReader, render_v1, render_v2
 
 pytestmark = pytest.mark.integration
 
@@ -291,6 +295,47 @@ def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, 
     assert at(accepted, "xproxy.balancer.port") != at(accepted, "client.port")
     assert (at(accepted, "xproxy.dialled.ip"), at(accepted, "xproxy.dialled.port")) == (gateway, 5222)
     assert at(only(records, "session-established"), "client.ip") == client
+
+
+ACCEPTING = """
+defaults
+    mode tcp
+    timeout connect 5s
+    timeout client 1m
+    timeout server 1m
+listen echo
+    bind 127.0.0.1:{port} accept-proxy
+    server behind 127.0.0.1:{behind} send-proxy
+"""
+
+
+@pytest.mark.parametrize("render", [render_v1, render_v2])
+@pytest.mark.parametrize(
+    ("source", "destination"),
+    [
+        (Endpoint("192.0.2.7", 56_324), Endpoint("198.51.100.1", 5222)),
+        (Endpoint("2001:db8::7", 1), Endpoint("2001:db8::1", 65_535)),
+        (Endpoint("192.0.2.7", 56_324), Endpoint("2001:db8::1", 5222)),
+    ],
+)
+def test_haproxy_takes_the_headers_we_write(
+    tmp_path: Path, render: Callable[[Endpoint, Endpoint], bytes], source: Endpoint, destination: Endpoint
+) -> None:
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", 0)) as behind:
+        behind.settimeout(10)
+        configuration = ACCEPTING.format(port=port, behind=behind.getsockname()[1])
+        with running_haproxy(tmp_path, configuration), socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(render(source, destination) + b"<hello>")
+            server, _ = behind.accept()
+            with server:
+                server.settimeout(10)
+                received = b""
+                while not received.endswith(b"<hello>"):
+                    received += server.recv(4_096)
+    used, header = HeaderReader().take(received)
+    assert header is not None
+    assert (header.source, header.destination, received[used:]) == (source, destination, b"<hello>")
 
 
 def test_haproxy_in_front_and_a_spoofer_beside_it(here: Stage) -> None:

@@ -1,5 +1,6 @@
 """Listening: addresses, who is let in, and what the system may refuse."""
 
+import errno
 import resource
 import socket
 from collections.abc import Iterator
@@ -9,14 +10,14 @@ import pytest
 import trio
 
 from tests.support.proxying import proxying, receive_all, receive_exactly, send_all
-from xproxy.config.listen import ListenAddress
+from xproxy.config.listen import ListenAddress, ListenKind
 from xproxy.config.sessions import SessionLimits
 from xproxy.errors import AddressProblem
 from xproxy.events import Endpoint
 from xproxy.events.connection import ConnectionClosed, ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
 from xproxy.proxy import listener
-from xproxy.proxy.listener import Admissions, open_listeners
+from xproxy.proxy.listener import Admissions, open_listeners, take_over
 from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.sockets import address_key, endpoint_of
 
@@ -52,6 +53,32 @@ def test_a_port_that_is_taken() -> None:
 def test_an_address_of_another_machine() -> None:
     with pytest.raises(AddressProblem, match=r"cannot listen on 192\.0\.2\.1:5222"):
         open_listeners([ListenAddress("192.0.2.1", 5222)])
+
+
+def test_both_families_of_one_port_each_with_a_listener_of_its_own() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free_soon:
+        port = free_soon.getsockname()[1]
+    opened = open_listeners([ListenAddress("0.0.0.0", port), ListenAddress("::", port)])
+    assert [sock.family for _, sock in opened] == [socket.AF_INET, socket.AF_INET6]
+    for _, sock in opened:
+        sock.close()
+
+
+def test_tproxy_without_the_right_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: socket.socket) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(listener, "make_transparent", refuse)
+    with pytest.raises(AddressProblem, match=r"cannot listen on tproxy://127\.0\.0\.1:0: Operation not") as raised:
+        open_listeners([ListenAddress("127.0.0.1", 0, ListenKind.TPROXY)])
+    assert "CAP_NET_ADMIN" in str(raised.value.hint)
+
+
+def test_sockets_that_a_service_manager_opened_are_of_the_kind_configured() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        addresses = [sock.getsockname() for sock in (first, second)]
+        balanced = ListenAddress(*addresses[1], ListenKind.PROXY_PROTOCOL)
+        assert take_over([first, second], [balanced]) == [(ListenAddress(*addresses[0]), first), (balanced, second)]
 
 
 def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import attrs
@@ -16,6 +17,7 @@ from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
 from xproxy.proxy.destination import Destinations
 from xproxy.proxy.entrance import Entrance
+from xproxy.proxy.health import UpstreamHealth
 from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners, take_over
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
@@ -49,6 +51,7 @@ class Proxy:
         settings: ProxySettings,
         *,
         route: Route,
+        health: UpstreamHealth | None = None,
         channel: Channel,
         recorder: Recorder,
         new_recorder: NewRecorder,
@@ -63,7 +66,8 @@ class Proxy:
     ) -> None:
         """Prepare a proxy.
 
-        ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
+        ``route`` says where each session's server is; ``health`` when to refuse everybody because it is down; None:
+        never. ``recorder`` makes the records of events that belong to no
         session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
         is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
         ``wall_ns`` is the UTC time in ns. ``passed``: listening, non-blocking sockets that others opened, in place of
@@ -80,10 +84,12 @@ class Proxy:
         self._new_trace_id = new_trace_id
         self._wall_ns = wall_ns
         self._plane = plane if plane is not None else new_plane(channel=channel, wall_ns=wall_ns)
+        self._health = health
         self._surroundings = Surroundings(
             limits=settings.limits,
             route=route,
             proxy_protocol=settings.proxy_protocol,
+            health=health,
             channel=channel,
             plane=self._plane,
             contexts=contexts,
@@ -176,6 +182,9 @@ class Proxy:
                     async with trio.open_nursery() as accepting:
                         for listener in self._listeners:
                             accepting.start_soon(listener.serve)
+                        if self._health is not None:
+                            accepting.start_soon(self._health.probe)
+                            accepting.start_soon(self._shut_while_down, self._health)
                         task_status.started(addresses)
                         await self._draining.wait()
                         accepting.cancel_scope.cancel()
@@ -201,6 +210,25 @@ class Proxy:
             may_accept=self._may_accept,
             admit=admit,
         )
+
+    async def _shut_while_down(self, health: UpstreamHealth) -> None:
+        """Shut the listeners while the server is down, those that can be; the others turn clients away.
+
+        Not a socket that a service manager passed: shut, it would be of no use to our successor. And not where the
+        system chose the port: it would choose another.
+        """
+        if sys.platform != "linux" or self._passed:
+            return
+        wanted = zip(self._settings.listen.addresses, self._listeners, strict=False)
+        if any(address.port == 0 for address, _ in wanted):
+            return
+        while True:
+            await health.wait_down()
+            for listener in self._listeners:
+                listener.shut()
+            await health.wait_up()
+            for listener in self._listeners:
+                await _reopen(listener)
 
     async def _run_plane(self, *, task_status: trio.TaskStatus[None]) -> None:
         await self._plane.run(task_status=task_status)
@@ -240,6 +268,8 @@ class Proxy:
     def _may_accept(self) -> Refusal | None:
         if self._draining.is_set():
             return Refusal(RefusalReason.DRAINING, 0)
+        if self._health is not None and self._health.is_down:
+            return Refusal(RefusalReason.UPSTREAM_DOWN)
         limit = self._limits.names_total_max
         if _names_total() < limit:
             return None
@@ -252,6 +282,17 @@ class Proxy:
 
     def _note(self, event: Event | ConnectionRefused) -> None:
         self._channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+async def _reopen(listener: Listener) -> None:
+    while True:
+        try:
+            listener.reopen()
+        except OSError as error:  # it was ours all the time; whoever has it now must not keep us from trying
+            log.error("cannot listen again: %s", error.strerror)
+            await trio.sleep(1)
+        else:
+            return
 
 
 def _names_total() -> int:

@@ -174,12 +174,14 @@ SHAPES: Final[dict[type[Event], Shape]] = {
             "event.duration",
         ),
         _OK,
+        Scope.EITHER,  # a probe is the proxy's own
     ),
     UpstreamFailed: Shape(
         _NETWORK,
         ("connection", "end"),
         ("destination.address", "destination.port", "event.reason", "event.duration", "xproxy.upstream.tried"),
         _NO,
+        Scope.EITHER,
     ),
     UnsupportedTransport: Shape(_NETWORK, ("connection", "denied"), ("xproxy.first_bytes",), _NO),
     TlsEstablished: Shape(
