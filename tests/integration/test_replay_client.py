@@ -37,7 +37,7 @@ def fresh(server: str, directory: Path, mint: Mint, without: str | None = None) 
                 leaf=mint.leaf(DOMAIN, label="fresh-prosody"),
                 passwords=PASSWORDS,
                 rosters=ROSTERS,
-                without=() if without is None else (without,),
+                changes={} if without is None else {'{ "s2s", "offline" }': f'{{ "s2s", "offline", "{without}" }}'},
             )
             yield stack.enter_context(running).starttls_port
         else:

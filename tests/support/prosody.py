@@ -35,7 +35,7 @@ c2s_direct_tls_ports = {{ {direct_tls_port} }}
 c2s_require_encryption = true
 modules_enabled = {{ "roster", "saslauth", "tls", "disco", "smacks", "ping", "version", "register_ibr",
     "user_account_management", "blocklist", "carbons" }}
-modules_disabled = {{ {disabled} }}
+modules_disabled = {{ "s2s", "offline" }}
 allow_registration = true
 authentication = "internal_hashed"
 storage = "internal"

@@ -226,8 +226,16 @@ def go_raw(place: Place, order: tuple[int, ...] = (0, 1)) -> Any:
 def js(place: Place) -> Any:
     """Two @xmpp/client talk to each other."""
     users = [{"user": user, "password": place.secret(user)} for user in ("alice", "bob")]
-    player = XmppJs(port=place.port, mode="starttls", ca_file=place.ca_file, domain=DOMAIN)
-    return player.play("messages", *users, bodies=["x1", "x2"]).final
+    return _js(place).play("messages", *users, bodies=["x1", "x2"]).final
+
+
+def js_login(place: Place) -> Any:
+    """@xmpp/client logs in and leaves."""
+    return _js(place).play("login", {"user": "alice", "password": place.secret("alice")}).final
+
+
+def _js(place: Place) -> XmppJs:
+    return XmppJs(port=place.port, mode="starttls", ca_file=place.ca_file, domain=DOMAIN)
 
 
 SCENARIOS: Final[Mapping[str, Play]] = {
