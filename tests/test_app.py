@@ -27,9 +27,10 @@ from xproxy.config.policy import PolicySettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
-from xproxy.config.upstream import UpstreamSettings
+from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
 from xproxy.events import Level
+from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.journal.format import Entry, EntryType, entries
 from xproxy.journal.lock import JournalLocked
 from xproxy.journal.verify import Verdict, verify_journal
@@ -38,6 +39,7 @@ from xproxy.log.filters import LevelFilter
 from xproxy.log.jsonl import JsonLinesFile
 from xproxy.log.view import HumanView
 from xproxy.peer.server import Server
+from xproxy.proxy.route import Asked, Candidate, Candidates, FixedRoute, NoCandidate
 from xproxy.record.identities import IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record
 from xproxy.tls.service import TlsService
@@ -259,6 +261,7 @@ async def reload(settings: Settings, reread: app.Reread | None) -> None:
             reread=reread,
             correlation_key=b"k" * 32,
             tls=TlsService(settings.tls, settings.upstream, settings.state.directory),
+            route=FixedRoute(server=NOWHERE),
             channel=channel,
             levels=LevelFilter(),
             observer=OBSERVER,
@@ -386,6 +389,57 @@ def test_a_server_that_is_down_is_said_once_and_so_is_its_return(caplog: pytest.
         "the server xmpp.example.org:5222 cannot be reached (refused)",
         "the server xmpp.example.org:5222 can be reached again",
     ]
+
+
+def test_servers_of_several_domains_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    def record(action: str, domain: str, reason: str = "refused") -> Record:
+        return Record({"event": {"reason": reason}, "xmpp": {"domain": domain}}, Level.INFO, action)
+
+    watch = app.UpstreamWatch(UpstreamFrom.SRV)
+    watch.take([record("upstream-failed", "one.example"), record("upstream-connected", "two.example")])
+    watch.take([record("upstream-failed", "stranger.example", "domain-not-allowed")])
+    watch.take([record("upstream-failed", "two.example"), record("upstream-connected", "one.example")])
+    watch.take([record("upstream-failed", f"{number}.example") for number in range(1_000)])
+    assert [message.split(",")[0] for message in caplog.messages[:3]] == [
+        "the server of one.example cannot be reached (refused)",
+        "the server of two.example cannot be reached (refused)",
+        "the server of one.example can be reached again",
+    ]
+    assert len(caplog.messages) == 2 + app.SERVERS_WATCHED_MAX
+
+
+class Places:
+    """A route that knows of these domains; the others are as they are said to be."""
+
+    needs_domain = True
+
+    def __init__(self, **reasons: UpstreamFailure | None) -> None:
+        self.reasons = {name.replace("_", "."): reason for name, reason in reasons.items()}
+
+    def server_tls(self, *, direct: bool) -> ServerTls:
+        raise AssertionError
+
+    async def candidates(self, asked: Asked) -> Candidates:
+        await trio.lowlevel.checkpoint()
+        assert asked.domain is not None
+        if (reason := self.reasons[asked.domain]) is not None:
+            yield NoCandidate(host=asked.domain, port=0, reason=reason)
+        else:
+            yield Candidate(host=asked.domain, address="127.0.0.1", port=5222, tls=ServerTls.STARTTLS, via=Via.FALLBACK)
+
+
+async def test_a_domain_without_a_server_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    one = UpstreamSettings(address=UpstreamFrom.SRV, domain="one.example")
+    two = attrs.evolve(one, domains=("two.example", "*"))
+    await app.look_up_domains(Places(one_example=None), one)
+    await app.look_up_domains(Places(one_example=UpstreamFailure.LOOKUP_TIMEOUT), one)
+    await app.look_up_domains(Places(one_example=UpstreamFailure.UNKNOWN_HOST, two_example=None), two)
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "the DNS names no server for one.example now (lookup-timeout)",
+        "the DNS names no server for one.example now (unknown-host)",
+    ]
+    with pytest.raises(AddressProblem, match=r"names no server for one\.example"):
+        await app.look_up_domains(Places(one_example=UpstreamFailure.NOT_OFFERED), one)
 
 
 async def test_the_log_is_a_mirror_of_the_journal(settings: Settings) -> None:

@@ -25,6 +25,7 @@ from xproxy.config.upstream import UpstreamFrom, UpstreamProxyProtocol, Upstream
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
+from xproxy.proxy.health import HealthSettings, UpstreamHealth
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
 from xproxy.proxy.proxy import Proxy, ProxySettings
@@ -261,6 +262,7 @@ async def proxying(
     route: Route | None = None,
     domain: str | None = None,
     proxy_protocol: UpstreamProxyProtocol = "none",
+    health: HealthSettings | None = None,
     receive_buffer: int | None = None,
     passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
@@ -279,6 +281,11 @@ async def proxying(
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         server = upstream or HostPort("127.0.0.1", listening.getsockname()[1])
+        the_route = route or FixedRoute(server=server)
+
+        def note(event: Event) -> None:
+            channel.put_nowait([EventRecorder().record(event, time.time_ns())])
+
         proxy = Proxy(
             ProxySettings(
                 listen=listen or ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
@@ -287,7 +294,8 @@ async def proxying(
                 domain=domain,
                 proxy_protocol=proxy_protocol,
             ),
-            route=route or FixedRoute(server=server),
+            route=the_route,
+            health=UpstreamHealth(health, the_route, note=note) if health is not None else None,
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),

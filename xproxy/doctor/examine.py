@@ -157,7 +157,15 @@ class _Examination:
             domain = domain_to_ascii(self.patient.domain)
         except JidError:  # an address: there is nothing to ask
             return []
-        return [await srv.follow(self.resolver, domain, service) for service in srv.SERVICES]
+        found: dict[str, srv.Leads] = {}
+
+        async def follow(service: srv.Service) -> None:
+            found[service] = await srv.follow(self.resolver, domain, service)
+
+        async with trio.open_nursery() as nursery:
+            for service in srv.SERVICES:
+                nursery.start_soon(follow, service)
+        return [found[service] for service in srv.SERVICES]
 
     def _places(self, leads: list[srv.Leads]) -> tuple[HostPort, HostPort]:
         """Return where to begin with STARTTLS and where with TLS."""

@@ -247,6 +247,8 @@ class Listener:
         self._may_accept = may_accept
         self._admit = admit
         self._reserve: int | None = None
+        self._is_open = trio.Event()
+        self._is_open.set()
         self._waiting: Counter[str] = Counter()  # connections whose first word is waited for, by address
         self.health_checks = 0
 
@@ -261,6 +263,7 @@ class Listener:
         try:
             async with trio.open_nursery() as hearing:
                 while True:
+                    await self._is_open.wait()
                     await trio.lowlevel.wait_readable(self._sock)
                     if self._channel.is_full:
                         await self._channel.wait_not_full()
@@ -270,6 +273,26 @@ class Listener:
         finally:
             if self._reserve is not None:
                 os.close(self._reserve)
+
+    def shut(self) -> None:
+        """Have the system refuse connections (RST to their SYN) until ``reopen``. Those not accepted yet are reset.
+
+        Linux keeps the socket bound when it is shut down; without SO_REUSEADDR nobody else gets its port meanwhile.
+        """
+        self._is_open = trio.Event()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        self._sock.shutdown(socket.SHUT_RDWR)
+
+    def reopen(self) -> None:
+        """Listen again.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        # First of all: with connections that are still known at this port, listening is refused without it.
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._sock.listen(BACKLOG)
+        self._is_open.set()
 
     async def _accept(self, hearing: trio.Nursery) -> bool:
         """Accept one; tell whether another may be waiting."""
@@ -283,6 +306,8 @@ class Listener:
                 return False
             if error.errno in _OF_THE_CONNECTION:
                 return True
+            if not self._is_open.is_set():
+                return False
             raise
         sock.setblocking(False)  # accept(2) does not hand it down
         try:

@@ -42,6 +42,7 @@ from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
+from xproxy.proxy.health import UpstreamHealth
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.peek import HeaderCut, OpeningRefused, peek_opening
 from xproxy.proxy.plane import Plane
@@ -82,6 +83,7 @@ class Surroundings:
 
     limits: SessionLimits
     route: Route
+    health: UpstreamHealth | None  # is told how connecting went
     proxy_protocol: UpstreamProxyProtocol  # how the server is told the client's address
     channel: Channel
     plane: Plane
@@ -273,6 +275,8 @@ class Relay:
             self._server_end = endpoint_of(sock.getsockname())
             self._around.server_ends.add(self._server_end)
             self._introduce(sock)
+            if self._around.health is not None:
+                self._around.health.connected()
         except OSError as error:  # it took the connection and reset it at once
             self._connect_failed(
                 UpstreamFailed(
@@ -297,6 +301,8 @@ class Relay:
 
     def _connect_failed(self, failure: UpstreamFailed) -> None:
         self._note(failure)
+        if self._around.health is not None:
+            self._around.health.failed(failure)
         if self._answer is not None:
             self._answer.failed(failure.reason)
         self._close(CloseCause.UPSTREAM_FAILED)
@@ -420,6 +426,8 @@ class Relay:
             with trio.fail_after(self._limits.handshake_seconds_max):
                 for secure_leg in (securing.secure_server, securing.secure_client)[not has_server_tls :]:
                     facts = await secure_leg()
+                    if facts.leg is Side.SERVER:
+                        self._forget_server_end()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
             self._identity = securing.identity
@@ -610,10 +618,14 @@ class Relay:
             flow.close = Close(cause=cause, initiator=None)
             flow.wake()
 
-    def _close_sockets(self) -> None:
-        flow = self._flow
+    def _forget_server_end(self) -> None:
+        """It has answered, so it is not ourselves. A client of this machine may have the same port for its own end."""
         if self._server_end is not None:
             self._around.server_ends.discard(self._server_end)
+
+    def _close_sockets(self) -> None:
+        flow = self._flow
+        self._forget_server_end()
         if self._server is not None:
             close_socket(self._server)
         if flow is None:

@@ -245,7 +245,8 @@ class Playback:
 
     def _take_odd(self, session: str, live: Node, shown: Node, pending: list[Event]) -> Taken:
         nearest, nearness = self._nearest(live, pending)
-        if nearest is not None and nearness >= NEAR:
+        doubled = self._consumed(session, live, with_its_id=True)
+        if nearest is not None and nearness >= NEAR and doubled is None:
             found = tuple(differences(_stanza(nearest), live, self._context(nearest), shown))
             self._bind_id(nearest, live)
             self._states[nearest.number - 1] = State.CHANGED
@@ -257,7 +258,7 @@ class Playback:
                     FailureKind.MISMATCH, session, message, event=nearest, differences=found, live=shown, score=nearness
                 ),
             )
-        consumed = self._consumed(session, live)
+        consumed = doubled or self._consumed(session, live, with_its_id=False)
         if self.unexpected == "ignore":
             self.ignored += 1
             return Taken()
@@ -328,14 +329,17 @@ class Playback:
             return False
         return self.bindings.render(wanted, ("", ""), self.clock(), lenient=True) == live.get("id")
 
-    def _consumed(self, session: str, live: Node) -> Event | None:
-        """Return the event that already happened and that this stanza would be, with an id of its own."""
+    def _consumed(self, session: str, live: Node, *, with_its_id: bool) -> Event | None:
+        """Return the event that already happened and that this stanza would be, with its id or one of its own."""
         for event in reversed(self.cassette.in_session(session)):
             if self.is_ours(event) or event.stanza is None or self.state(event) is not State.DONE:
                 continue
             scope = self._scope(session, self.theirs)
             fresh = Bindings(jids=self.bindings.jids, secrets=self.bindings.secrets)
-            if matches(event.stanza, live, Context(fresh, scope, self.clock(), self.contains)):
+            bindings = self.bindings.copy() if with_its_id else fresh
+            if with_its_id and "id" not in live.attributes:
+                continue
+            if matches(event.stanza, live, Context(bindings, scope, self.clock(), self.contains)):
                 return event
         return None
 

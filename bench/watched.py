@@ -1,0 +1,46 @@
+"""Runs xproxy as its command does, and writes what only the process itself knows to a file when it gets SIGUSR1.
+
+    python bench/watched.py FILE run --upstream ...
+
+The file then holds one JSON object: how many names the XML parser keeps, trio's tasks, objects the collector knows of.
+"""
+
+import gc
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import trio
+from lxml import etree
+
+from xproxy.__main__ import main
+
+
+def _tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    if task is not None:
+        yield task
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                yield from _tasks(child)
+
+
+def _look(path: Path) -> None:
+    gc.collect()
+    seen = {
+        "names": etree.memory_debugger.dict_size(),  # of this thread, which is the one that parses
+        "tasks": sum(1 for _ in _tasks(trio.lowlevel.current_root_task())),
+        "objects": len(gc.get_objects()),
+    }
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(seen))
+    partial.rename(path)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv.pop(1))
+    signal.signal(signal.SIGUSR1, lambda *_: _look(target))
+    main()
