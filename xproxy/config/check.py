@@ -18,6 +18,9 @@ from xproxy.jid import Jid, JidError, domain_to_ascii, is_ip_address
 DEPTH_CEILING = 250
 
 
+HEADER_BYTES_LEAST = 16 + 36  # the PROXY protocol's section 2.2
+
+
 class Place(Protocol):
     """Where a key got its value: "xproxy.toml:7", "--cert", "default"."""
 
@@ -58,6 +61,12 @@ def _check_listen(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
                 message=f"{entry}: behind a balancer there is no original destination to go to, it is the balancer's",
                 hint="name the server: --upstream HOST:PORT or srv",
             )
+    if listen.header_bytes_max < HEADER_BYTES_LEAST:
+        yield ConfigProblem(
+            where=place("listen", "header_bytes_max"),
+            message=f"{listen.header_bytes_max} is out of range",
+            hint=f"at least {HEADER_BYTES_LEAST}: a header of version 2 that names IPv6 addresses",
+        )
     for port in listen.destination_ports:
         if not 0 < port < 65_536:
             yield ConfigProblem(
