@@ -273,8 +273,10 @@ async def _read(sock: socket.socket, take: Callable[[bytes], tuple[int, T | None
             raise _Ended(before_anything=not has_read)
         used, result = take(at_hand)
         has_read = True
-        if used:
+        try:
             sock.recv(used)
+        except OSError:  # reset between two lines of ours
+            raise _Ended(before_anything=False) from None
         if result is not None:
             return result
         await trio.lowlevel.checkpoint()
