@@ -53,6 +53,7 @@ needs curl curl
 needs systemd systemd-analyze
 needs pipx pipx
 needs strace strace
+needs logrotate logrotate
 needs dnsmasq-base dnsmasq
 needs golang-go go
 needs tshark tshark
