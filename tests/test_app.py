@@ -472,7 +472,7 @@ def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("os.fdatasync", fail)
+    monkeypatch.setattr("xproxy.system.sync_data", fail)
 
 
 async def test_when_the_journal_fails_the_proxy_goes_on(

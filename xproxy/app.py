@@ -438,6 +438,8 @@ class _App:
                 configured_level=self.configured_level,
                 sessions=self._proxy.sessions,
                 sessions_max=settings.sessions.sessions_max,
+                arriving=self._proxy.arriving,
+                health_checks=self._proxy.health_checks,
                 drain_seconds_left=self._proxy.drain_seconds_left,
                 journal_health=journal.health if journal is not None else None,
                 journal_entries=journal.durable_size if journal is not None else 0,

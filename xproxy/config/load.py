@@ -24,6 +24,7 @@ from xproxy.config.options import (
 from xproxy.config.settings import Settings
 from xproxy.config.toml import TomlFile, read_toml
 from xproxy.errors import ConfigProblem, ConfigProblems, FileProblem
+from xproxy.system import PORTABLE_VARIABLE
 
 SYSTEM_FILE = Path("/etc/xproxy/xproxy.toml")
 LOCAL_FILE = Path("xproxy.toml")
@@ -193,7 +194,7 @@ def _unknown(
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """Yield variables that look like a slip of the pen for one of ours; others with our prefix are somebody else's."""
-    known = [option.variable for option in OPTIONS] + [CONFIG_VARIABLE, READY_FILE_VARIABLE]
+    known = [option.variable for option in OPTIONS] + [CONFIG_VARIABLE, READY_FILE_VARIABLE, PORTABLE_VARIABLE]
     for name in sorted(environment):
         if name.startswith("XPROXY_") and name not in known:
             # The prefix is alike in all of them and must not count.
