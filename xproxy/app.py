@@ -29,6 +29,7 @@ import attrs
 import trio
 
 from xproxy import __version__
+from xproxy.capture.service import CaptureService, CoreSettings
 from xproxy.config.address import HostPort
 from xproxy.config.journal import JournalSettings
 from xproxy.config.log import LogSettings
@@ -44,6 +45,7 @@ from xproxy.config.state import (
 )
 from xproxy.config.stream import StreamPolicy
 from xproxy.config.upstream import UpstreamAddress, UpstreamFrom, UpstreamSettings
+from xproxy.control import captures
 from xproxy.control.address import control_socket
 from xproxy.control.operations import Reloaded, register
 from xproxy.control.router import Document, Router
@@ -53,6 +55,7 @@ from xproxy.control.status import Queue, State, document_of
 from xproxy.control.systemd import Notifier, PassedSocket
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
+from xproxy.events.capture import KeylogOpened
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
 from xproxy.events.journal import JournalCheckpoint
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
@@ -223,6 +226,13 @@ class _App:
             wall_ns=time.time_ns,
             on_limit=lambda limit, value: self._note(LimitReached(limit=limit, value=value, closes=False)),
         )
+        self.capture = CaptureService(
+            settings=settings.capture,
+            observer=observer,
+            correlation_key=correlation_key,
+            core_settings=self._core_settings,
+            note=self._note,
+        )
         self._proxy = Proxy(
             ProxySettings(
                 listen=settings.listen,
@@ -242,9 +252,11 @@ class _App:
             contexts=tls,
             passthrough=self.passthrough,
             passed=[each.sock for each in passed],
+            tap=self.capture,
         )
         self.router = Router()
         register(self.router, self)
+        captures.register(self.router, self.capture, settings)
         self._control = ControlServer(self.router, settings.control, self._note)
         self.configured_level: str = settings.log.level
         self._waiting: tuple[str, ...] = ()  # changed in the configuration, and only read at the start
@@ -268,6 +280,7 @@ class _App:
         with trio.open_signal_receiver(*numbers) if numbers else nullcontext() as received:
             async with trio.open_nursery() as nursery:
                 finished = trio.Event()
+                self._copy_if_asked()
                 listeners: tuple[Endpoint, ...] = await nursery.start(self._serve_proxy, finished)
                 if control is not None:
                     await nursery.start(self._control.serve, control)
@@ -305,6 +318,7 @@ class _App:
         save_memory(self._memory, self._settings.state.directory)
         is_out_of_names = self._proxy.is_out_of_names and self._stop_reason is None
         reason = self._stop_reason or ("names-total-max" if is_out_of_names else "finished")
+        self.capture.close()
         self._note(ProxyStopped(reason=reason, sessions_aborted=self._dropped))
         if is_out_of_names:
             raise EnvironmentProblem(
@@ -312,6 +326,14 @@ class _App:
                 "rid of them",
                 "start xproxy again; a service manager does so by itself (systemd: Restart=on-failure)",
             )
+
+    def _copy_if_asked(self) -> None:
+        """Begin what makes copies of traffic or of keys, and say so where it cannot be overlooked."""
+        if (keylog := self._settings.tls.keylog_file) is not None:
+            log.warning("the keys of every TLS session are written to %s: who has it can read the traffic", keylog)
+            self._note(KeylogOpened(path=str(keylog)))
+        if self._settings.capture.directory is not None:
+            self.capture.start()
 
     def stop(self, reason: str, seconds: float | None = None) -> None:
         """Drain for ``seconds``, or as long as is configured; told again without them, drop the sessions."""
@@ -370,6 +392,9 @@ class _App:
         self._dropped = await self._proxy.serve(task_status=task_status)
         finished.set()
 
+    def _core_settings(self) -> CoreSettings:
+        return CoreSettings(limits=self._settings.stream, policy=self._policy, memory=self._memory)
+
     def _new_session(self, mode: LegMode, at_ns: int, strangers: NameTally) -> Session:
         return Session(
             limits=self._settings.stream,
@@ -413,6 +438,8 @@ class _App:
                 configured_level=self.configured_level,
                 sessions=self._proxy.sessions,
                 sessions_max=settings.sessions.sessions_max,
+                arriving=self._proxy.arriving,
+                health_checks=self._proxy.health_checks,
                 drain_seconds_left=self._proxy.drain_seconds_left,
                 journal_health=journal.health if journal is not None else None,
                 journal_entries=journal.durable_size if journal is not None else 0,

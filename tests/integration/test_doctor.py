@@ -129,6 +129,7 @@ class Case:
     without_it: Mapping[str, str]  # as it is changed then
     mended: Severity | None  # how severe it is then; None: there is no such finding
     patient: Mapping[str, Any] = attrs.field(factory=dict)
+    mended_at: str = "starttls_port"
 
 
 _P_OPTIONAL = {"c2s_require_encryption = true": "c2s_require_encryption = false"}
@@ -317,8 +318,9 @@ EJABBERD_CASES = {
         severity=WARNING,
         with_it={},
         fix="use_proxy_protocol: true",
-        without_it={"starttls_required: true": "starttls_required: true, use_proxy_protocol: true"},
+        without_it={},
         mended=OK,
+        mended_at="proxied_port",
     ),
     "bans": Case(
         check="bans",
@@ -353,7 +355,7 @@ async def _check(ward: Ward, kind: str, name: str, case: Case) -> None:
     settings = [fix.setting for fix in finding.fixes if fix.where.lower() == kind]
     assert case.fix is None or any(case.fix in setting for setting in settings), settings
     with ward.server(kind, case.without_it) as server:
-        mended = await ward.examine(server.starttls_port, **case.patient)
+        mended = await ward.examine(getattr(server, case.mended_at), **case.patient)
     after = mended.all(case.check)
     assert [each.severity for each in after] == ([] if case.mended is None else [case.mended]), after
     assert all(each.finding != finding.finding for each in after), name
@@ -428,14 +430,9 @@ async def test_the_server_of_another_domain(ward: Ward, kind: str) -> None:
 
 @EJABBERD
 async def test_behind_a_proxy_header_all_else_is_found_too(ward: Ward) -> None:
-    with ward.server(
-        "ejabberd",
-        {
-            "starttls_required: true": "starttls_required: true, use_proxy_protocol: true",
-            "tls: true, max": "tls: true, use_proxy_protocol: true, max",
-        },
-    ) as server:
-        for port in (server.starttls_port, server.direct_tls_port):
+    with ward.server("ejabberd") as server:
+        assert isinstance(server, Ejabberd)
+        for port in (server.proxied_port, server.proxied_direct_port):
             found = await ward.examine(port, **ALICE)
             assert found.severity("proxy-protocol") is OK
             assert found.severity("certificate") is found.severity("login") is OK

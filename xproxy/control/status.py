@@ -52,6 +52,8 @@ class State:
     names: int
     names_max: int
     descriptors_max: int
+    arriving: int = 0  # connections whose PROXY header or SOCKS5 request is waited for
+    health_checks: int = 0  # of balancers, which are counted and not recorded
 
 
 def document_of(state: State) -> Document:
@@ -74,6 +76,8 @@ def document_of(state: State) -> Document:
         "certificate": state.certificate,
         "identities": state.identities,
         "sessions": {"now": state.sessions, "max": state.sessions_max},
+        "arriving": state.arriving,
+        "health_checks": state.health_checks,
         "journal": None
         if health is None or queue is None
         else {

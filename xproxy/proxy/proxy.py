@@ -24,7 +24,7 @@ from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.relay import Relay, Surroundings
 from xproxy.proxy.route import Route
-from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
+from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder, Tap
 from xproxy.proxy.secure import Contexts
 from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.proxy.sockets import close_socket, endpoint_of
@@ -62,6 +62,7 @@ class Proxy:
         passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
         passed: Sequence[socket.socket] = (),
+        tap: Tap | None = None,
     ) -> None:
         """Prepare a proxy.
 
@@ -70,10 +71,12 @@ class Proxy:
         session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
         is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
         ``wall_ns`` is the UTC time in ns. ``passed``: listening, non-blocking sockets that others opened, in place of
-        ``settings.listen``; ``serve`` closes them.
+        ``settings.listen``; ``serve`` closes them. ``tap`` may stand between the relay and each session's core and
+        recorder.
         """
         self._settings = settings
         self._passed = list(passed)
+        self._tap = tap
         self._limits = settings.limits
         self._channel = channel
         self._recorder = recorder
@@ -121,7 +124,12 @@ class Proxy:
     @property
     def sessions(self) -> int:
         """How many sessions there are now."""
-        return self._admissions.count - sum(listener.waiting for listener in self._listeners)
+        return self._admissions.count - self.arriving
+
+    @property
+    def arriving(self) -> int:
+        """How many connections have not sent the PROXY header or the SOCKS5 request that comes first."""
+        return sum(listener.waiting for listener in self._listeners)
 
     @property
     def health_checks(self) -> int:
@@ -231,9 +239,15 @@ class Proxy:
         await self._plane.run(task_status=task_status)
 
     async def _session(self, admission: Admission) -> None:
+        trace_id = self._new_trace_id()
+        recorder, surroundings = self._new_recorder(trace_id), self._surroundings
+        if self._tap is not None:
+            recorder, new_session = self._tap.session(trace_id, recorder, surroundings.new_session)
+            if new_session is not surroundings.new_session:
+                surroundings = attrs.evolve(surroundings, new_session=new_session)
         relay = Relay(
-            surroundings=self._surroundings,
-            recorder=self._new_recorder(self._new_trace_id()),
+            surroundings=surroundings,
+            recorder=recorder,
             sock=admission.sock,
             arrival=admission.arrival,
             names=admission.names,
