@@ -21,6 +21,7 @@ import trio
 from tests.support.peer import DOMAIN, PASSWORDS, make_trust
 from xproxy import app
 from xproxy.config.address import HostPort
+from xproxy.config.control import ControlSettings
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
@@ -28,11 +29,15 @@ from xproxy.config.sessions import SessionLimits
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
+from xproxy.control.address import control_socket, is_socket
+from xproxy.control.client import ControlClient
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
 from xproxy.events import Level
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.journal.format import Entry, EntryType, entries
 from xproxy.journal.lock import JournalLocked
+from xproxy.journal.query import Query, read_last
+from xproxy.journal.reader import StreamReader
 from xproxy.journal.verify import Verdict, verify_journal
 from xproxy.journal.writer import JournalDown
 from xproxy.log.filters import LevelFilter
@@ -467,7 +472,7 @@ def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("os.fdatasync", fail)
+    monkeypatch.setattr("xproxy.system.sync_data", fail)
 
 
 async def test_when_the_journal_fails_the_proxy_goes_on(
@@ -506,3 +511,46 @@ async def _cause_a_record(settings: Settings) -> None:
     host, _, port = started["xproxy"]["listeners"][0].rpartition(":")
     stream = await trio.open_tcp_stream(host, int(port))
     await stream.aclose()
+
+
+async def test_the_control_socket_closes_before_the_journal_does(settings: Settings) -> None:
+    """Who has asked half a question is waited for a moment, what was asked is in the log, and the log is sealed."""
+    path = control_socket(settings.state.directory)
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.connect(str(path))
+        half = trio.SocketStream(sock)
+        await half.send_all(b"GET /v1/status HTTP/1.1\r\n")
+        client = ControlClient(settings.state.directory)
+        await trio.to_thread.run_sync(client.put, "/v1/log-level", {"level": "warning"})
+        with trio.fail_after(10):
+            running.stop("finished")
+            assert await half.receive_some() == b""
+        await half.aclose()
+    assert not is_socket(path)
+    report = verify_journal(settings.state.directory / "journal")
+    assert (report.verdict, report.is_live) == (Verdict.INTACT, False)
+    with StreamReader(settings.state.directory / "journal" / "sec") as reader:
+        stored = [entry.document for entry in read_last(reader, "sec", Query(), 100)] if reader.refresh() else []
+    assert [document["event"]["action"] for document in stored][-2:] == ["config-changed", "proxy-stopped"]
+    assert stored[-2]["xproxy"]["control"] == {"uid": os.geteuid(), "pid": os.getpid()}
+
+
+async def test_without_a_control_socket_it_runs_as_well(settings: Settings) -> None:
+    settings = attrs.evolve(settings, control=ControlSettings(enabled=False))
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        assert not is_socket(control_socket(settings.state.directory))
+        running.stop("finished")
+
+
+async def test_what_holds_the_place_of_the_control_socket_keeps_it_from_starting(settings: Settings) -> None:
+    settings.state.directory.mkdir(mode=0o700)
+    control_socket(settings.state.directory).write_text("")
+    with pytest.raises(FileProblem, match="is there, and is no socket: remove it"):
+        await app.run(settings)
+    control_socket(settings.state.directory).unlink()
+    async with trio.open_nursery() as nursery:  # what the steps before had opened is closed: the lock is free
+        running: app.Running = await nursery.start(app.run, settings)
+        running.stop("finished")

@@ -319,7 +319,7 @@ async def test_a_bare_fin_is_passed_on_and_does_not_hold_the_session(tmp_path: P
 async def test_a_client_that_closes_at_our_certificate_counts_as_one_that_refuses(
     tmp_path: Path, memory: PassthroughMemory
 ) -> None:
-    """As XMPPFramework's socket does when the app says no."""
+    """As slixmpp and Node.js do."""
     async with passing(tmp_path, memory) as (rig, tls, distrustful):
         client = await rig.connect()
         async with trio.open_nursery() as nursery:

@@ -116,7 +116,9 @@ class Entrance:
         if destination is None:
             if not self._is_original:
                 return Arrival.plain(peer, listener)
-            raise Refused(RefusalReason.NOT_REDIRECTED, detail="it was dialled to the proxy's own address")
+            raise Refused(
+                RefusalReason.NOT_REDIRECTED, detail="nobody redirected it, or connection tracking does not know of it"
+            )
         wanted = HostPort(destination.ip, destination.port)
         if self._is_original:
             try:
