@@ -9,17 +9,20 @@ record is valid by the JSON schema.
 An input is a script, a line a step; a line of another kind is nothing:
 
     O flags       at the start: d debug events, c close on lost inspection, D direct TLS, k small limits, v names differ
+                  ; where the legs' TLS does not begin alike: X clear to direct, Z clear to plain, B direct to clear, H
+                  direct to plain
     C text        the client says it; ``S`` the server; ``" text"`` the last speaker goes on in a new line
     A name        the client begins SASL mechanism NAME, with a secret; ``R`` it responds, ``Q`` the server challenges,
                   ``Y`` the server accepts
     P number      an element of ``PLANTS`` with secrets in it
-    T, F          TLS comes up on both legs, or fails
+    T, F, U       TLS comes up on both legs, or fails, or the client is let through undecrypted
     E side how    C or S ends its input: c close_notify, t truncated, r reset
     W seconds     time passes
     / size        octets of each read from here on; 0 is all at once
     N             the session is over and the next one begins, with what is remembered
 
-The rules of the relay hold: a side that is paused is not heard.
+The rules of the relay hold: a side that is paused is not heard. In our own part of a session nothing is forwarded, and
+only there we say something ourselves.
 """
 
 import base64
@@ -36,22 +39,39 @@ with harness.instrumented():
     from tests.support.strategies import FRAGMENTS
     from xproxy.config.stream import StreamLimits, StreamPolicy
     from xproxy.events import EndOfInput, Endpoint, Event, Side
-    from xproxy.events.connection import CloseCause, ConnectionAccepted, UpstreamConnected
+    from xproxy.events.connection import CloseCause, ConnectionAccepted, ServerTls, UpstreamConnected
     from xproxy.events.sasl import SaslStarted
     from xproxy.events.tls import TlsFailed, TlsFailure
     from xproxy.record.recorder import Observer, SessionRecorder
     from xproxy.record.schema import event_schema
-    from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, StartTls, VerifyName
+    from xproxy.xmpp import ns
+    from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Pause, Resume, Send, StartTls, VerifyName
     from xproxy.xmpp.memory import Memory
     from xproxy.xmpp.session import Phase, Session
 
 import jsonschema
 import orjson
+from lxml import etree
 
 SECRET = "QXZqxzQXZ"
 STEPS_MAX = 120
 RECORD_BYTES_MAX = 65_536
 ENDS = {"c": EndOfInput.CLOSE_NOTIFY, "t": EndOfInput.TRUNCATED, "r": EndOfInput.RESET}
+MODES = {
+    "D": LegMode.DIRECT_TLS,
+    "X": LegMode.CLEAR_TO_DIRECT,
+    "Z": LegMode.CLEAR_TO_PLAIN,
+    "B": LegMode.DIRECT_TO_CLEAR,
+    "H": LegMode.DIRECT_TO_PLAIN,
+}
+PAUSED = {
+    LegMode.CLEAR: (),
+    LegMode.DIRECT_TLS: (Side.CLIENT, Side.SERVER),
+    LegMode.CLEAR_TO_DIRECT: (Side.SERVER,),
+    LegMode.CLEAR_TO_PLAIN: (Side.SERVER,),
+    LegMode.DIRECT_TO_CLEAR: (Side.CLIENT,),
+    LegMode.DIRECT_TO_PLAIN: (Side.CLIENT, Side.SERVER),
+}
 ADDRESS = Endpoint("192.0.2.1", 5222)
 OBSERVER = Observer(version="0", hostname="gw1", boot_id="b" * 32)
 
@@ -158,13 +178,15 @@ class Play:
             policy=StreamPolicy(
                 debug_events="d" in flags, on_inspection_lost_client=lost, on_inspection_lost_server=lost
             ),
-            mode=LegMode.DIRECT_TLS if "D" in flags else LegMode.CLEAR,
+            mode=(mode := next((MODES[flag] for flag in flags if flag in MODES), LegMode.CLEAR)),
             at_ns=self.now,
             memory=memory,
         )
+        self.is_ours = self.session.phase is Phase.OWN_PART
         self.names_differ = "v" in flags
         self.recorder = SessionRecorder(trace_id="a" * 32, observer=OBSERVER)
-        self.paused = {_CLIENT, _SERVER} if "D" in flags else set()
+        self.has_server_tls = mode.server_tls is not ServerTls.NONE
+        self.paused = set(PAUSED[mode])
         self.received = {_CLIENT: 0, _SERVER: 0}
         self.close: Close | None = None
         self.side = _CLIENT
@@ -172,6 +194,8 @@ class Play:
         self.mechanism = ""
         self.record(ConnectionAccepted(client=ADDRESS, listener=ADDRESS))
         self.record(UpstreamConnected(host="h.example", server=ADDRESS, local=ADDRESS, seconds=0.1))
+        if mode is LegMode.DIRECT_TO_CLEAR:
+            self.take(self.session.open_server_stream("example.org", self.now))
 
     def step(self, line: bytes) -> None:
         """Do what ``line`` says."""
@@ -199,6 +223,8 @@ class Play:
             case "P":
                 side, text = PLANTS[_number(rest) % len(PLANTS)]
                 self.plant(side, text.replace("%s", SECRET))
+            case "U":
+                self.pass_on()
             case "T" | "F":
                 self.secure(fails=kind == "F")
             case "E":
@@ -220,11 +246,12 @@ class Play:
                 return
             chunk = data[start : start + size]
             self.received[side] += len(chunk)
-            was_closed = self.close is not None
+            was_closed, is_ours = self.close is not None, self.session.phase is Phase.OWN_PART
             forwarded = self.take(self.session.receive(side, chunk, self.now))
             assert chunk.startswith(forwarded), "other bytes than were received"
             assert not (was_closed and forwarded), "bytes behind a Close"
-            assert self.close is not None or forwarded == chunk, "an open session kept bytes back"
+            assert not (is_ours and forwarded), "what was said to us was forwarded"
+            assert is_ours or self.close is not None or forwarded == chunk, "an open session kept bytes back"
 
     def plant(self, side: Side, text: str) -> None:
         """``side`` sends a first-level element with secrets; inside of another element it would be another thing."""
@@ -237,11 +264,18 @@ class Play:
         if self.session.phase is not Phase.SECURING:
             return
         if not fails:
-            assert self.take(self.session.tls_established(dialogue.tls(_SERVER), self.now)) == b""
+            if self.has_server_tls:
+                assert self.take(self.session.tls_established(dialogue.tls(_SERVER), self.now)) == b""
             assert self.take(self.session.tls_established(dialogue.tls(_CLIENT), self.now)) == b""
             self.paused.clear()
             return
         self.fail_tls()
+
+    def pass_on(self) -> None:
+        """The client is let through undecrypted, where the server speaks TLS."""
+        if self.session.phase is Phase.SECURING and self.has_server_tls:
+            assert self.take(self.session.tls_passed_on(dialogue.passed_on(), self.now)) == b""
+            self.paused.clear()
 
     def fail_tls(self) -> None:
         """The server leg's handshake fails, or its certificate is for another name."""
@@ -270,6 +304,8 @@ class Play:
     def take(self, actions: list[Action]) -> bytes:
         """Carry out ``actions`` as the relay does, and return the bytes forwarded."""
         forwarded = b""
+        is_ours = self.is_ours
+        self.is_ours = self.session.phase is Phase.OWN_PART
         for index, action in enumerate(actions):
             match action:
                 case Observe(event=event):
@@ -283,6 +319,10 @@ class Play:
                     self.paused.add(side)
                 case Resume(side=side):
                     self.paused.discard(side)
+                case Send():
+                    assert is_ours, "we said something between the peers"
+                    assert self.close is None, "words behind a Close"
+                    etree.fromstring(_whole(action.data))
                 case StartTls():
                     assert self.paused == {_CLIENT, _SERVER}, "TLS with a leg that is read"
                 case VerifyName() if self.names_differ and self.close is None:
@@ -302,6 +342,13 @@ class Play:
         told = repr(event).encode()
         assert not _CANARY.hits(told), f"a secret was told: {told!r}"
         _judge_line(event.action, line)
+
+
+def _whole(said: bytes) -> bytes:
+    """Return our words as a document: a header may stay open, a closing tag may stand for itself."""
+    said = said.replace(b"<?xml version='1.0'?>", b"").replace(b"</stream:stream>", b"")
+    header = f"<stream:stream xmlns:stream='{ns.STREAMS}'>".encode()
+    return (said if said.startswith(b"<stream:stream") else header + said) + b"</stream:stream>"
 
 
 @functools.lru_cache(maxsize=20_000)  # scripts begin alike, and validation takes most of the time

@@ -21,23 +21,30 @@ import trio
 from tests.support.peer import DOMAIN, PASSWORDS, make_trust
 from xproxy import app
 from xproxy.config.address import HostPort
+from xproxy.config.control import ControlSettings
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
-from xproxy.config.upstream import UpstreamSettings
+from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
+from xproxy.control.address import control_socket, is_socket
+from xproxy.control.client import ControlClient
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
 from xproxy.events import Level
+from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.journal.format import Entry, EntryType, entries
 from xproxy.journal.lock import JournalLocked
+from xproxy.journal.query import Query, read_last
+from xproxy.journal.reader import StreamReader
 from xproxy.journal.verify import Verdict, verify_journal
 from xproxy.journal.writer import JournalDown
 from xproxy.log.filters import LevelFilter
 from xproxy.log.jsonl import JsonLinesFile
 from xproxy.log.view import HumanView
 from xproxy.peer.server import Server
+from xproxy.proxy.route import Asked, Candidate, Candidates, FixedRoute, NoCandidate
 from xproxy.record.identities import IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record
 from xproxy.tls.service import TlsService
@@ -259,6 +266,7 @@ async def reload(settings: Settings, reread: app.Reread | None) -> None:
             reread=reread,
             correlation_key=b"k" * 32,
             tls=TlsService(settings.tls, settings.upstream, settings.state.directory),
+            route=FixedRoute(server=NOWHERE),
             channel=channel,
             levels=LevelFilter(),
             observer=OBSERVER,
@@ -388,6 +396,57 @@ def test_a_server_that_is_down_is_said_once_and_so_is_its_return(caplog: pytest.
     ]
 
 
+def test_servers_of_several_domains_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    def record(action: str, domain: str, reason: str = "refused") -> Record:
+        return Record({"event": {"reason": reason}, "xmpp": {"domain": domain}}, Level.INFO, action)
+
+    watch = app.UpstreamWatch(UpstreamFrom.SRV)
+    watch.take([record("upstream-failed", "one.example"), record("upstream-connected", "two.example")])
+    watch.take([record("upstream-failed", "stranger.example", "domain-not-allowed")])
+    watch.take([record("upstream-failed", "two.example"), record("upstream-connected", "one.example")])
+    watch.take([record("upstream-failed", f"{number}.example") for number in range(1_000)])
+    assert [message.split(",")[0] for message in caplog.messages[:3]] == [
+        "the server of one.example cannot be reached (refused)",
+        "the server of two.example cannot be reached (refused)",
+        "the server of one.example can be reached again",
+    ]
+    assert len(caplog.messages) == 2 + app.SERVERS_WATCHED_MAX
+
+
+class Places:
+    """A route that knows of these domains; the others are as they are said to be."""
+
+    needs_domain = True
+
+    def __init__(self, **reasons: UpstreamFailure | None) -> None:
+        self.reasons = {name.replace("_", "."): reason for name, reason in reasons.items()}
+
+    def server_tls(self, *, direct: bool) -> ServerTls:
+        raise AssertionError
+
+    async def candidates(self, asked: Asked) -> Candidates:
+        await trio.lowlevel.checkpoint()
+        assert asked.domain is not None
+        if (reason := self.reasons[asked.domain]) is not None:
+            yield NoCandidate(host=asked.domain, port=0, reason=reason)
+        else:
+            yield Candidate(host=asked.domain, address="127.0.0.1", port=5222, tls=ServerTls.STARTTLS, via=Via.FALLBACK)
+
+
+async def test_a_domain_without_a_server_is_said_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    one = UpstreamSettings(address=UpstreamFrom.SRV, domain="one.example")
+    two = attrs.evolve(one, domains=("two.example", "*"))
+    await app.look_up_domains(Places(one_example=None), one)
+    await app.look_up_domains(Places(one_example=UpstreamFailure.LOOKUP_TIMEOUT), one)
+    await app.look_up_domains(Places(one_example=UpstreamFailure.UNKNOWN_HOST, two_example=None), two)
+    assert [message.split(";")[0] for message in caplog.messages] == [
+        "the DNS names no server for one.example now (lookup-timeout)",
+        "the DNS names no server for one.example now (unknown-host)",
+    ]
+    with pytest.raises(AddressProblem, match=r"names no server for one\.example"):
+        await app.look_up_domains(Places(one_example=UpstreamFailure.NOT_OFFERED), one)
+
+
 async def test_the_log_is_a_mirror_of_the_journal(settings: Settings) -> None:
     async with trio.open_nursery() as nursery:
         running: app.Running = await nursery.start(app.run, settings)
@@ -413,7 +472,7 @@ def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("os.fdatasync", fail)
+    monkeypatch.setattr("xproxy.system.sync_data", fail)
 
 
 async def test_when_the_journal_fails_the_proxy_goes_on(
@@ -452,3 +511,46 @@ async def _cause_a_record(settings: Settings) -> None:
     host, _, port = started["xproxy"]["listeners"][0].rpartition(":")
     stream = await trio.open_tcp_stream(host, int(port))
     await stream.aclose()
+
+
+async def test_the_control_socket_closes_before_the_journal_does(settings: Settings) -> None:
+    """Who has asked half a question is waited for a moment, what was asked is in the log, and the log is sealed."""
+    path = control_socket(settings.state.directory)
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.connect(str(path))
+        half = trio.SocketStream(sock)
+        await half.send_all(b"GET /v1/status HTTP/1.1\r\n")
+        client = ControlClient(settings.state.directory)
+        await trio.to_thread.run_sync(client.put, "/v1/log-level", {"level": "warning"})
+        with trio.fail_after(10):
+            running.stop("finished")
+            assert await half.receive_some() == b""
+        await half.aclose()
+    assert not is_socket(path)
+    report = verify_journal(settings.state.directory / "journal")
+    assert (report.verdict, report.is_live) == (Verdict.INTACT, False)
+    with StreamReader(settings.state.directory / "journal" / "sec") as reader:
+        stored = [entry.document for entry in read_last(reader, "sec", Query(), 100)] if reader.refresh() else []
+    assert [document["event"]["action"] for document in stored][-2:] == ["config-changed", "proxy-stopped"]
+    assert stored[-2]["xproxy"]["control"] == {"uid": os.geteuid(), "pid": os.getpid()}
+
+
+async def test_without_a_control_socket_it_runs_as_well(settings: Settings) -> None:
+    settings = attrs.evolve(settings, control=ControlSettings(enabled=False))
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        assert not is_socket(control_socket(settings.state.directory))
+        running.stop("finished")
+
+
+async def test_what_holds_the_place_of_the_control_socket_keeps_it_from_starting(settings: Settings) -> None:
+    settings.state.directory.mkdir(mode=0o700)
+    control_socket(settings.state.directory).write_text("")
+    with pytest.raises(FileProblem, match="is there, and is no socket: remove it"):
+        await app.run(settings)
+    control_socket(settings.state.directory).unlink()
+    async with trio.open_nursery() as nursery:  # what the steps before had opened is closed: the lock is free
+        running: app.Running = await nursery.start(app.run, settings)
+        running.stop("finished")

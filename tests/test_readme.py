@@ -2,14 +2,17 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 from jsonschema import Draft202012Validator
 
+from tests.support.pages import blocks
 from xproxy.cli.main import COMMANDS, cli
-from xproxy.config.load import section_fields, section_types
+from xproxy.cli.run import run
+from xproxy.config.load import load, section_fields, section_types
 from xproxy.config.options import OPTIONS
 from xproxy.record.schema import event_schema
 
@@ -93,3 +96,23 @@ def test_every_place_in_the_house_is_there() -> None:
     places = re.findall(r"`((?:xproxy|tests|certs)/[\w/.]*)`", TEXT)
     assert len(places) > 10
     assert [place for place in places if not (ROOT / place).exists()] == []
+
+
+def test_each_way_out_is_one(tmp_path: Path) -> None:
+    """The files load and the commands are taken as they stand."""
+    file = tmp_path / "xproxy.toml"
+    seen = 0
+    for block in blocks("Ways out"):
+        if block.language == "toml":
+            file.write_text(block.text)
+            assert load({}, {}, config_file=file, need_upstream=True).settings.upstream.address is not None
+            seen += 1
+        for command in block.commands if block.language == "sh" else ():
+            words = shlex.split(command)
+            assert words[:2] == ["xproxy", "run"]
+            with run.make_context("run", words[2:]) as context:
+                context.params.pop("ready_file")
+                config_file = context.params.pop("config_file")
+                load(context.params, {}, config_file=config_file, search=(), need_upstream=True)
+            seen += 1
+    assert seen == 5

@@ -20,7 +20,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +29,7 @@ import attrs
 import trio
 
 from xproxy import __version__
+from xproxy.capture.service import CaptureService, CoreSettings
 from xproxy.config.address import HostPort
 from xproxy.config.journal import JournalSettings
 from xproxy.config.log import LogSettings
@@ -43,7 +44,8 @@ from xproxy.config.state import (
     replace_identity_key,
 )
 from xproxy.config.stream import StreamPolicy
-from xproxy.config.upstream import UpstreamAddress
+from xproxy.config.upstream import UpstreamAddress, UpstreamFrom, UpstreamSettings
+from xproxy.control import captures
 from xproxy.control.address import control_socket
 from xproxy.control.operations import Reloaded, register
 from xproxy.control.router import Document, Router
@@ -53,6 +55,7 @@ from xproxy.control.status import Queue, State, document_of
 from xproxy.control.systemd import Notifier, PassedSocket
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
+from xproxy.events.capture import KeylogOpened
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed
 from xproxy.events.journal import JournalCheckpoint
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
@@ -62,11 +65,14 @@ from xproxy.log.channel import Output, OutputGone, RecordChannel
 from xproxy.log.filters import LevelFilter, level_from_name
 from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
 from xproxy.log.view import HumanView
+from xproxy.proxy.health import HealthSettings, UpstreamHealth
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.proxy import Proxy, ProxySettings
+from xproxy.proxy.route import Asked, Candidate, Route
 from xproxy.proxy.snapshot import SessionSnapshot
-from xproxy.proxy.way_out import make_route
+from xproxy.proxy.srv import ANY_DOMAIN
+from xproxy.proxy.way_out import make_route, served_domains
 from xproxy.record.document import Facts
 from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
@@ -79,6 +85,9 @@ log = logging.getLogger(__name__)
 
 STATUS_SECONDS: Final = 10.0  # between two lines for the service manager
 END_SECONDS_MAX: Final = 30.0  # behind the drain: closing legs in form, sealing the journal, writing out the log
+SERVERS_WATCHED_MAX: Final = 100  # of those that clients choose; who cannot reach more has another problem
+# Reasons of ``upstream-failed`` that say nothing of a server.
+_OF_THE_CLIENT: Final = frozenset({"no-domain", "domain-not-allowed", "address-not-allowed", "loop"})
 LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name
 
 Reread = Callable[[], Settings]
@@ -120,8 +129,11 @@ async def run(
     correlation_key = read_correlation_key(state, secrets.token_bytes)
     identities = open_identities(settings, time.time_ns())
     tls = TlsService(settings.tls, settings.upstream, state)
+    route = make_route(settings.upstream, secrets.randbelow)
     if isinstance(settings.upstream.address, HostPort):
         await look_up(settings.upstream.address)
+    elif settings.upstream.address is UpstreamFrom.SRV:
+        await look_up_domains(route, settings.upstream)
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
@@ -149,6 +161,7 @@ async def run(
             reread=reread,
             correlation_key=correlation_key,
             tls=tls,
+            route=route,
             channel=channel,
             levels=levels,
             observer=observer,
@@ -175,6 +188,7 @@ class _App:
         reread: Reread | None,
         correlation_key: bytes,
         tls: TlsService,
+        route: Route,
         channel: RecordChannel | JournalChannel,
         levels: LevelFilter,
         observer: Observer,
@@ -212,6 +226,13 @@ class _App:
             wall_ns=time.time_ns,
             on_limit=lambda limit, value: self._note(LimitReached(limit=limit, value=value, closes=False)),
         )
+        self.capture = CaptureService(
+            settings=settings.capture,
+            observer=observer,
+            correlation_key=correlation_key,
+            core_settings=self._core_settings,
+            note=self._note,
+        )
         self._proxy = Proxy(
             ProxySettings(
                 listen=settings.listen,
@@ -220,7 +241,8 @@ class _App:
                 proxy_protocol=settings.upstream.proxy_protocol,
                 limits=settings.sessions,
             ),
-            route=make_route(settings.upstream, secrets.randbelow),
+            route=route,
+            health=self._health_of(route),
             channel=channel,
             recorder=self._recorder,
             new_recorder=lambda trace_id: SessionRecorder(trace_id=trace_id, observer=observer, identities=identities),
@@ -230,9 +252,11 @@ class _App:
             contexts=tls,
             passthrough=self.passthrough,
             passed=[each.sock for each in passed],
+            tap=self.capture,
         )
         self.router = Router()
         register(self.router, self)
+        captures.register(self.router, self.capture, settings)
         self._control = ControlServer(self.router, settings.control, self._note)
         self.configured_level: str = settings.log.level
         self._waiting: tuple[str, ...] = ()  # changed in the configuration, and only read at the start
@@ -256,6 +280,7 @@ class _App:
         with trio.open_signal_receiver(*numbers) if numbers else nullcontext() as received:
             async with trio.open_nursery() as nursery:
                 finished = trio.Event()
+                self._copy_if_asked()
                 listeners: tuple[Endpoint, ...] = await nursery.start(self._serve_proxy, finished)
                 if control is not None:
                     await nursery.start(self._control.serve, control)
@@ -293,6 +318,7 @@ class _App:
         save_memory(self._memory, self._settings.state.directory)
         is_out_of_names = self._proxy.is_out_of_names and self._stop_reason is None
         reason = self._stop_reason or ("names-total-max" if is_out_of_names else "finished")
+        self.capture.close()
         self._note(ProxyStopped(reason=reason, sessions_aborted=self._dropped))
         if is_out_of_names:
             raise EnvironmentProblem(
@@ -300,6 +326,14 @@ class _App:
                 "rid of them",
                 "start xproxy again; a service manager does so by itself (systemd: Restart=on-failure)",
             )
+
+    def _copy_if_asked(self) -> None:
+        """Begin what makes copies of traffic or of keys, and say so where it cannot be overlooked."""
+        if (keylog := self._settings.tls.keylog_file) is not None:
+            log.warning("the keys of every TLS session are written to %s: who has it can read the traffic", keylog)
+            self._note(KeylogOpened(path=str(keylog)))
+        if self._settings.capture.directory is not None:
+            self.capture.start()
 
     def stop(self, reason: str, seconds: float | None = None) -> None:
         """Drain for ``seconds``, or as long as is configured; told again without them, drop the sessions."""
@@ -315,6 +349,21 @@ class _App:
         """Drop the sessions and stop."""
         self.stop(reason)
         self._proxy.drain()
+
+    def _health_of(self, route: Route) -> UpstreamHealth | None:
+        """Return what refuses clients while the server is down, if that is wanted."""
+        upstream = self._settings.upstream
+        if not upstream.refuse_while_down:
+            return None
+        settings = HealthSettings(
+            down_after_failures=upstream.down_after_failures,
+            probe_seconds_min=upstream.probe_seconds_min,
+            probe_seconds_max=upstream.probe_seconds_max,
+            connect_seconds_max=self._settings.sessions.connect_seconds_max,
+            domain=upstream.domain if upstream.address is UpstreamFrom.SRV else None,
+            proxy_protocol=upstream.proxy_protocol,
+        )
+        return UpstreamHealth(settings, route, note=self._note)
 
     async def _save_now_and_then(self) -> None:
         while True:
@@ -342,6 +391,9 @@ class _App:
     async def _serve_proxy(self, finished: trio.Event, *, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
         self._dropped = await self._proxy.serve(task_status=task_status)
         finished.set()
+
+    def _core_settings(self) -> CoreSettings:
+        return CoreSettings(limits=self._settings.stream, policy=self._policy, memory=self._memory)
 
     def _new_session(self, mode: LegMode, at_ns: int, strangers: NameTally) -> Session:
         return Session(
@@ -386,6 +438,9 @@ class _App:
                 configured_level=self.configured_level,
                 sessions=self._proxy.sessions,
                 sessions_max=settings.sessions.sessions_max,
+                arriving=self._proxy.arriving,
+                health_checks=self._proxy.health_checks,
+                refusing=self._proxy.is_refusing,
                 drain_seconds_left=self._proxy.drain_seconds_left,
                 journal_health=journal.health if journal is not None else None,
                 journal_entries=journal.durable_size if journal is not None else 0,
@@ -553,6 +608,35 @@ async def look_up(address: HostPort) -> None:
         log.warning("the name service has not answered for %s in %.0f s; going on", address.host, LOOKUP_SECONDS_MAX)
 
 
+async def look_up_domains(route: Route, settings: UpstreamSettings) -> None:
+    """Check that the DNS names servers of the domains that clients may ask for.
+
+    Raises:
+        AddressProblem: it says that there are none for any of them; what is wrong with some is said on stderr.
+    """
+    problems: dict[str, str] = {}
+    domains = [domain for domain in served_domains(settings) if domain != ANY_DOMAIN]
+
+    async def check(domain: str) -> None:
+        reasons = []
+        async with aclosing(route.candidates(Asked(direct=False, domain=domain))) as places:
+            async for place in places:
+                if isinstance(place, Candidate):
+                    return
+                reasons.append(place.reason.value)
+        problems[domain] = ", ".join(dict.fromkeys(reasons))
+
+    with trio.move_on_after(LOOKUP_SECONDS_MAX):
+        async with trio.open_nursery() as nursery:
+            for domain in domains:
+                nursery.start_soon(check, domain)
+    hint = "check domain and domains in [upstream], and the SRV records (dig SRV _xmpp-client._tcp.DOMAIN)"
+    for domain, reason in problems.items():
+        if len(problems) == len(domains) and reason in ("unknown-host", "not-offered"):
+            raise AddressProblem(f"the DNS names no server for {domain} ({reason})", hint, address=domain)
+        log.warning("the DNS names no server for %s now (%s); going on: %s", domain, reason, hint)
+
+
 def raise_descriptor_limit(sessions_max: int) -> int:
     """Raise the soft limit of open files to the hard one and return it; say if it is too low for ``sessions_max``."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -664,27 +748,45 @@ def open_outputs(settings: LogSettings) -> Iterator[Output]:
 
 
 class UpstreamWatch:
-    """An output that says on stderr, for the operator, when the server cannot be reached and when it can again."""
+    """An output that says on stderr, for the operator, when a server cannot be reached and when it can again."""
 
     def __init__(self, upstream: UpstreamAddress) -> None:
         self.name = "diagnostics"
         self._upstream = upstream
-        self._down = False
+        self._down: set[str] = set()
 
     def take(self, records: Sequence[Record]) -> None:
         """Look at what passes."""
         for record in records:
-            if record.action == UpstreamFailed.action and not self._down:
-                self._down = True
-                log.warning(
-                    "the server %s cannot be reached (%s), clients are turned away until it can: "
-                    "start it, or check --upstream",
-                    self._upstream,
-                    record.document["event"]["reason"],
-                )
+            if record.action == UpstreamFailed.action:
+                self._failed(record.document)
             elif record.action == UpstreamConnected.action and self._down:
-                self._down = False
-                log.warning("the server %s can be reached again", self._upstream)
+                server = self._server(record.document)
+                if server in self._down:
+                    self._down.remove(server)
+                    log.warning("the server %s can be reached again", server)
+
+    def _failed(self, document: Document) -> None:
+        reason, server = document["event"]["reason"], self._server(document)
+        if reason in _OF_THE_CLIENT or server in self._down or len(self._down) >= SERVERS_WATCHED_MAX:
+            return
+        self._down.add(server)
+        log.warning(
+            "the server %s cannot be reached (%s), clients are turned away until it can: start it, or check --upstream",
+            server,
+            reason,
+        )
+
+    def _server(self, document: Document) -> str:
+        """Which server it is: the one there is, the one of a domain, or one that a client dialled."""
+        match self._upstream:
+            case HostPort():
+                return str(self._upstream)
+            case UpstreamFrom.SRV:
+                return f"of {document.get('xmpp', {}).get('domain', 'a domain')}"
+            case UpstreamFrom.ORIGINAL:
+                place = document.get("destination", {})
+                return f"{place.get('address', 'somewhere')} port {place.get('port', '')}".strip()
 
     def flush(self) -> None:
         """Nothing to do."""

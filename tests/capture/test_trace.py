@@ -5,7 +5,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from tests.support.traces import META, conn, every_kind, render
+from tests.support.traces import META, conn, cut_off, every_kind, render
 from xproxy.capture.trace import (
     LINE_BYTES_MAX,
     VERSION,
@@ -42,6 +42,7 @@ def problem_of(path: Path, data: bytes) -> TraceProblem:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     lines = every_kind()
     assert read(tmp_path, render(lines)) == [META, *lines]
+    assert [attrs.evolve(line, session=2) for line in read(tmp_path, render(cut_off()))[1:]] == cut_off()
 
 
 def test_no_key_is_in_a_capture() -> None:
@@ -105,6 +106,12 @@ def test_a_missing_line_is_missed(tmp_path: Path) -> None:
     problem = problem_of(tmp_path, render([*lines[:4], *lines[5:]]))
     assert problem.line == 6
     assert "line 5 of session 1 is missing: this is 6" in str(problem)
+
+
+def test_behind_its_end_a_session_has_no_lines(tmp_path: Path) -> None:
+    lines = every_kind()
+    for more in (attrs.evolve(lines[2], n=len(lines) + 1), conn()):
+        assert "session 1" in str(problem_of(tmp_path, render([*lines, more])))
 
 
 def test_a_gap_may_stand_for_many_lines(tmp_path: Path) -> None:

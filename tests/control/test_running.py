@@ -23,8 +23,10 @@ import trio
 from tests.support.canary import Canary
 from tests.support.peer import DOMAIN, PASSWORDS, Trust, make_trust
 from tests.support.proxy_process import ProxyProcess, action, actions, at, only, running_xproxy
+from xproxy import system
 from xproxy.control.client import ControlClient
 from xproxy.peer.client import Client, Mode, trusting
+from xproxy.peer.errors import PeerError
 from xproxy.peer.server import Server
 
 pytestmark = pytest.mark.slow
@@ -128,7 +130,11 @@ async def test_sessions_say_who_how_far_and_how_much(
             assert row["from_client"]["stanzas"] >= 1
             assert row["from_client"]["bytes"] > 500
             assert row["to_client"]["waiting_bytes"] == row["to_server"]["waiting_bytes"] == 0
-            assert 0 <= row["idle_seconds"] <= row["age_seconds"] < 60
+            assert 0 <= row["age_seconds"] < 60
+            if system.offers(socket, "TCP_INFO"):
+                assert 0 <= row["idle_seconds"] <= row["age_seconds"]
+            else:
+                assert row["idle_seconds"] is None
             assert (silent["phase"], silent["jid"], silent["mechanism"]) == ("first-byte", None, None)
             assert silent["from_client"] == {"bytes": 0, "stanzas": 0, "errors": 0}
             assert len((await rig.ask("sessions", "--limit", "1")).document["sessions"]) == 1
@@ -157,6 +163,30 @@ async def test_what_records_may_not_hold_is_not_shown(
         assert (row["jid"] is None) == (mode == "omit")
         assert row["domain"] == DOMAIN
         await client.close()
+
+
+async def test_who_is_let_through_undecrypted_is_listed(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    """A client that trusts the server's own authority alone refuses ours once, and then reaches the server itself."""
+    (tmp_path / "xproxy.toml").write_text('[policy]\non_client_reject = "passthrough"\n')
+    configured = ("-c", str(tmp_path / "xproxy.toml"))
+    async with before_a_server(proxies, tmp_path, trust, canary, *configured) as rig:
+        refusing = {"host": "127.0.0.1", "port": rig.proxy.port, "domain": DOMAIN, "tls": trust.client}
+        with pytest.raises((OSError, PeerError)):
+            await Client(mode=Mode.DIRECT_TLS, **refusing).connect()
+        rig.proxy.wait_record("connection-closed")
+        async with Client(mode=Mode.DIRECT_TLS, **refusing) as client:
+            await client.login(USER, PASSWORDS[USER])
+            document = (await rig.ask("sessions")).document
+            (row,), (passed,) = document["sessions"], document["passthrough"]
+            assert (row["phase"], row["jid"]) == ("passthrough", None)
+            assert (passed["client"], passed["server_name"], passed["sessions"]) == ("127.0.0.1", DOMAIN, 1)
+            assert passed["refusal"] == "closed"  # trio's TLS says nothing when it refuses
+            assert passed["refused_at"] < passed["expires_at"]
+            shown = await trio.to_thread.run_sync(lambda: on_a_terminal("sessions", "--state", str(rig.proxy.state)))
+            assert f"not inspected: client 127.0.0.1, server name {DOMAIN}" in shown
+            await client.close()
 
 
 async def test_the_level_of_the_log_is_set_recorded_and_comes_back_with_a_reload(

@@ -78,6 +78,34 @@ async def test_something_else_listens(nameserver: HostPort, opening: bytes, word
     assert all(each.isprintable() for each in (finding.finding, finding.consequence, finding.seen))
 
 
+async def test_octets_of_a_server_are_escaped_once(nameserver: HostPort) -> None:
+    async def behaviour(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(b'\x1b[2J "quoted" \xff')
+        await stream.send_eof()
+        async for _ in stream:
+            pass
+
+    finding = (await examine_behaving(behaviour, nameserver))["stream"].finding
+    assert finding.endswith(""": "\\u{1b}[2J 'quoted' \\xff\"""")
+
+
+async def test_more_in_clear_behind_proceed_is_an_attack(nameserver: HostPort) -> None:
+    starttls = f"<stream:features><starttls xmlns='{ns.TLS}'/></stream:features>"
+
+    async def behaviour(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all((HEADER + starttls).encode())
+        await stream.receive_some()
+        await stream.send_all(f"<proceed xmlns='{ns.TLS}'/><stream:features/>".encode())
+        async for _ in stream:
+            pass
+
+    finding = (await examine_behaving(behaviour, nameserver))["stream"]
+    assert "sends more in clear behind <proceed/>" in finding.finding
+    assert "starttls-injection" in finding.consequence
+
+
 async def test_nobody_listens(nameserver: HostPort) -> None:
     with trio.socket.socket() as sock:  # bound, and not listening: nobody else takes the port
         await sock.bind(("127.0.0.1", 0))

@@ -32,6 +32,7 @@ CLOSED_LIST = {
         stanza-relayed""",
     "s2s": "dialback-result component-authenticated component-refused",
     "proxy": "proxy-started proxy-stopped relay-crashed config-changed limit-reached summary",
+    "capture": "capture-started capture-stopped keylog-opened",
     "journal": """journal-opened journal-checkpoint journal-recovered journal-gap journal-failed journal-pruned
         key-rotated log-read""",
     "sink, detect": "sink-failed sink-recovered sink-rejected detector-saturated alert",

@@ -20,6 +20,7 @@ RUNS = {
     "session": 250,
     "socks": 3_000,
     "stream": 600,
+    "trace": 200,
 }
 
 

@@ -22,7 +22,7 @@ from tests.support.dns import NameServer, host, not_offered, running_dns, srv
 from tests.support.ejabberd import Ejabberd, running_ejabberd
 from tests.support.gosendxmpp import GoSendXmpp
 from tests.support.mint import Mint
-from tests.support.ports import free_ports
+from tests.support.ports import accepts, free_ports
 from tests.support.prosody import Prosody, running_prosody
 from tests.support.proxy_process import ProxyProcess, Record, action, actions, at, only, running_xproxy
 from tests.support.raw_peer import (
@@ -453,3 +453,40 @@ def test_a_beginning_that_is_no_header_is_on_record(
     else:
         assert at(only(session, "limit-reached"), "xproxy.limit.name") == "sessions.header_bytes_max"
     assert server.queries() == before
+
+
+# While the server is down ---------------------------------------------------------------------------------------------
+
+
+def test_clients_find_no_proxy_while_there_is_no_server(tmp_path: Path, mint: Mint, canary: Canary) -> None:
+    """Refused by the system they go on to the next server; and the proxy is there again when the server is."""
+    server_port, own_port = free_ports(2)
+    config = tmp_path / "xproxy.toml"
+    config.write_text(
+        f'[listen]\naddresses = ["127.0.0.1:{own_port}"]\n'
+        "[upstream]\nrefuse_while_down = true\nprobe_seconds_min = 0.1\nprobe_seconds_max = 0.2\n"
+    )
+    with running_xproxy(
+        tmp_path / "xproxy",
+        *("-c", str(config)),
+        canary=canary,
+        upstream=f"127.0.0.1:{server_port}",
+        upstream_ca=mint.ca_file,
+        domain=DOMAIN,
+        listeners=0,
+    ) as proxy:
+        client = connect(own_port)
+        client.send(DECLARATION + CLIENT_HEADER)
+        assert client.rest() == b""
+        proxy.wait_record("upstream-failed", where=lambda record: bool(at(record, "xproxy.upstream.refusing")))
+        deadline = time.monotonic() + 5
+        while accepts(own_port):
+            assert time.monotonic() < deadline, "it still listens"
+            time.sleep(0.05)
+        with socket.create_server(("127.0.0.1", server_port)):
+            up = proxy.wait_record("upstream-connected")
+            assert at(up, "xproxy.upstream.probe") is True
+            while not accepts(own_port):
+                assert time.monotonic() < deadline + 5, "it does not listen again"
+                time.sleep(0.05)
+    assert "can be reached again" in proxy.stderr()

@@ -13,12 +13,13 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 import trio
 
 from tests.support.mint import Leaf
+from xproxy.proxy.proxy_protocol import SIGNATURE_V2, V2_FIXED_BYTES
 from xproxy.xmpp import ns
 
 HEADER: Final = (
@@ -50,6 +51,7 @@ class Crooked:
     clear: str = REQUIRED  # within the features before TLS
     secured: str = mechanisms("SCRAM-SHA-1", "PLAIN")  # above TLS
     above: str = f"<bind xmlns='{ns.BIND}'/><sm xmlns='{ns.SM3}'/>"  # above the login
+    header: Literal["refused", "taken", "needed"] = "refused"  # of the PROXY protocol, version 2
     opening: bytes | None = None  # said at once instead of all else
     at_header: str | None = None  # said behind the first header instead of features
     first: str = ",i=4096"  # of server-first, behind nonce and salt
@@ -77,6 +79,7 @@ class Crooked:
             while await stream.receive_some():
                 pass
             return
+        await self._take_header(stream)
         talk = _Talk(stream)
         if await stream.socket.recv(1, socket.MSG_PEEK) != b"\x16":
             await talk.until("<stream:stream")
@@ -101,6 +104,14 @@ class Crooked:
         version = "<query xmlns='jabber:iq:version'><name>crooked</name><version>1</version></query>"
         await talk.say(f"<iq type='result' id='q2'>{version}</iq>")
         await talk.until("</stream")
+
+    async def _take_header(self, stream: trio.SocketStream) -> None:
+        has_header = await stream.socket.recv(1, socket.MSG_PEEK) == SIGNATURE_V2[:1]
+        if (has_header and self.header == "refused") or (not has_header and self.header == "needed"):
+            raise EOFError
+        if has_header:
+            fixed = await stream.socket.recv(V2_FIXED_BYTES)
+            await stream.socket.recv(int.from_bytes(fixed[14:16], "big"))
 
     async def _login(self, talk: "_Talk") -> None:
         tag = await talk.until("<auth")
@@ -166,7 +177,7 @@ class _Talk:
     async def _piece(self, end: str) -> str:
         while end not in self._unread:
             octets = await self._stream.receive_some()
-            if not octets or octets.startswith(b"\r\n\r\n"):  # a PROXY header: it knows none
+            if not octets:
                 raise EOFError
             self._unread += octets.decode()
         piece, _, self._unread = self._unread.partition(end)

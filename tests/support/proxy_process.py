@@ -6,9 +6,11 @@ for every canary (tests/support/canary.py). What all proxies of a test run recor
 ``delegates_seen``.
 """
 
+import difflib
 import functools
 import itertools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,12 +27,17 @@ from tests.support.canary import Canary
 from xproxy.journal.query import Query, read_matching
 from xproxy.journal.reader import StreamReader, journal_directory
 from xproxy.journal.verify import Verdict, verify_journal
+from xproxy.replay.golden import comparable
+from xproxy.replay.offline import replay
 
 Record = dict[str, Any]
 
 START_SECONDS_MAX: Final = 20.0
 STOP_SECONDS_MAX: Final = 45.0  # the drain takes 30 s where a session does not end by itself
 _POLL_SECONDS: Final = 0.01
+CAPTURES: Final = "captures"  # each session that a proxy relays is captured, and replayed when it has stopped
+
+SEARCHED_BYTES_MAX: Final = 4_194_304  # of a capture: what is larger says the same thing again and again
 
 _running: list["ProxyProcess"] = []
 _delegates: set[str] = set()  # of the proxies that have ended
@@ -192,6 +199,10 @@ class ProxyProcess:
         check_schema(records)
         check_numbering(records + _not_mirrored(self.state))
         check_journal(self.state, records, ended_in_form=self.process.returncode == 0)
+        check_captures(self.directory / CAPTURES, records, ended_in_form=self.process.returncode == 0)
+        for file in (self.directory / CAPTURES).glob("*"):
+            if file.stat().st_size > SEARCHED_BYTES_MAX:
+                os.truncate(file, SEARCHED_BYTES_MAX)
         assert "Traceback" not in self.stderr(), self.stderr()
         hits = self.canary.search([self.directory])
         assert not hits, hits
@@ -247,6 +258,43 @@ def check_journal(state: Path, records: list[Record], *, ended_in_form: bool) ->
             assert stored[record["event"]["sequence"]] == record
 
 
+def check_captures(directory: Path, records: list[Record], *, ended_in_form: bool) -> None:
+    """Replay each capture offline: the records are those of the log, octet for octet."""
+    if not directory.is_dir():
+        return
+    live: dict[str, list[Record]] = {}
+    for record in records:
+        if trace := at(record, "trace.id"):
+            live.setdefault(trace, []).append(record)
+    ended = {trace for trace, of_it in live.items() if action(of_it[-1]) == "connection-closed"}
+    # Megabytes a second are more than a busy disk takes: such a capture is cut off, and the log says so.
+    may_be_cut = any(str(at(record, "xproxy.limit.name")).startswith("capture.") for record in records)
+    seen: set[str] = set()
+    for file in sorted(directory.iterdir()):
+        again: list[Record] = []
+        for replayed in replay(file):
+            again += [json.loads(record.to_json()) for record in replayed.records]
+            assert not replayed.lossy, f"{file.name}: records may differ from line {replayed.line} on"
+            assert not (replayed.ended and ended_in_form and not may_be_cut), f"{file.name}: {replayed.ended}"
+            seen.add(replayed.trace_id)
+        of_then = live.get(trace_of(file), [])
+        want, got = comparable(of_then), comparable(again)
+        if not ended_in_form or may_be_cut:
+            want = want[: len(got)]
+        assert got == want, f"{file}\n" + "\n".join(
+            difflib.unified_diff(
+                [line.decode() for line in want], [line.decode() for line in got], "live", "offline", n=1, lineterm=""
+            )
+        )
+    if ended_in_form and not may_be_cut:
+        assert seen == ended, f"captured {len(seen)} of {len(ended)} sessions"
+
+
+def trace_of(file: Path) -> str:
+    """Return the session a capture file is of."""
+    return file.name.removesuffix(".xcap.jsonl").rpartition("-")[2]
+
+
 @functools.cache
 def _validator() -> Draft202012Validator:
     printed = subprocess.run([sys.executable, "-m", "xproxy", "events", "--schema"], capture_output=True, check=True)
@@ -268,6 +316,8 @@ def running_xproxy(
     """Run ``xproxy run`` with its state, log and stderr in ``directory``; more ``arguments`` go to its command line."""
     directory.mkdir(parents=True, exist_ok=True)
     state, log_file, ready_file = directory / "state", directory / "log.jsonl", directory / "ready"
+    if not any(argument.startswith(("--capture", "--identities")) for argument in arguments):
+        arguments = (*arguments, "--capture", str(directory / CAPTURES))
     command = [
         *(*prefix, sys.executable, "-m", "xproxy", "run"),
         *itertools.chain.from_iterable(("--listen", address) for address in listen or ["127.0.0.1:0"] * listeners),

@@ -25,8 +25,9 @@ from xproxy.config.upstream import UpstreamFrom, UpstreamProxyProtocol, Upstream
 from xproxy.events import EndOfInput, Endpoint, Event, Level, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTotals
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
+from xproxy.proxy.health import HealthSettings, UpstreamHealth
 from xproxy.proxy.passthrough import PassthroughMemory
-from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
+from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane, new_plane
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.route import FixedRoute, OriginalRoute, Route
 from xproxy.proxy.seams import NewSession
@@ -253,7 +254,7 @@ class Rig:
 async def proxying(
     *,
     limits: SessionLimits | None = None,
-    plane: type[EpollPlane] | type[WaitReadablePlane] = EpollPlane,
+    plane: type[EpollPlane] | type[WaitReadablePlane] | None = None,
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     listen: ListenSettings | None = None,
@@ -261,6 +262,7 @@ async def proxying(
     route: Route | None = None,
     domain: str | None = None,
     proxy_protocol: UpstreamProxyProtocol = "none",
+    health: HealthSettings | None = None,
     receive_buffer: int | None = None,
     passthrough: PassthroughMemory | None = None,
 ) -> AsyncIterator[Rig]:
@@ -273,12 +275,17 @@ async def proxying(
         cores.append(StubCore(mode, at_ns))
         return cores[-1]
 
-    the_plane: Plane = plane(channel=channel, wall_ns=time.time_ns)
+    the_plane: Plane = (plane or new_plane)(channel=channel, wall_ns=time.time_ns)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         if receive_buffer is not None:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         server = upstream or HostPort("127.0.0.1", listening.getsockname()[1])
+        the_route = route or FixedRoute(server=server)
+
+        def note(event: Event) -> None:
+            channel.put_nowait([EventRecorder().record(event, time.time_ns())])
+
         proxy = Proxy(
             ProxySettings(
                 listen=listen or ListenSettings(addresses=(ListenAddress("127.0.0.1", 0),)),
@@ -287,7 +294,8 @@ async def proxying(
                 domain=domain,
                 proxy_protocol=proxy_protocol,
             ),
-            route=route or FixedRoute(server=server),
+            route=the_route,
+            health=UpstreamHealth(health, the_route, note=note) if health is not None else None,
             channel=channel,
             recorder=EventRecorder(),
             new_recorder=lambda _: EventRecorder(),

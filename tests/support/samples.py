@@ -14,6 +14,7 @@ from xproxy.events.account import (
     RegistrationFailed,
     RegistrationSucceeded,
 )
+from xproxy.events.capture import CaptureStarted, CaptureStopped, KeylogOpened
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -458,6 +459,25 @@ FULL: tuple[Event, ...] = (
     ConfigChanged(
         what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied", by_uid=0, by_pid=4_711
     ),
+    CaptureStarted(
+        directory="/var/lib/xproxy/captures",
+        bodies=True,
+        jid="romeo@example.org",
+        net="192.0.2.0/24",
+        actions=("stanza-error",),
+        by_uid=0,
+        by_pid=4_711,
+    ),
+    CaptureStopped(
+        reason="disk",
+        problem="cannot write x.xcap.jsonl: No space left on device",
+        sessions=12,
+        sessions_lost=1,
+        bytes=4_096,
+        by_uid=0,
+        by_pid=4_711,
+    ),
+    KeylogOpened(path="/run/xproxy/keys.log"),
     LimitReached(limit="stream.stanza_bytes_max", value=1_048_576, sent_by=Side.CLIENT, offset=1_050_000, closes=True),
     JournalOpened(stream="sec", origin=ORIGIN, vkey=VKEY, segment=SEGMENT, index=4711),
     JournalCheckpoint(note=NOTE, size=20_852, ops_note=NOTE, clock_back_ns=5_000_000),

@@ -15,6 +15,7 @@ from xproxy.capture.trace import (
     Meta,
     NamesSpent,
     Noted,
+    OpenServer,
     Said,
     SessionLine,
     Tick,
@@ -77,8 +78,13 @@ def conn(**changes: object) -> Conn:
     return attrs.evolve(line, **changes)  # type: ignore[arg-type]
 
 
+def cut_off() -> list[SessionLine]:
+    """Return another session, whose capture was cut off at once."""
+    return [conn(session=2, trace_id="f" * 32), Lost(session=2, n=2, t_ns=5, line=3, why="size-limit")]
+
+
 def every_kind() -> list[SessionLine]:
-    """Return a session with a line of every kind, numbered from 1; it would make no sense."""
+    """Return a session with a line of every kind but one, numbered from 1; it would make no sense."""
     accepted = ConnectionAccepted(client=CLIENT, listener=SERVER)
     connected = UpstreamConnected(host="xmpp.example.org", server=SERVER, local=CLIENT, seconds=0.001)
     names = NamesSpent(offset=812, limit="stream.names_max", max=2_000)
@@ -92,13 +98,13 @@ def every_kind() -> list[SessionLine]:
         Xml(**at, sent_by=Side.SERVER, phase="tls", data=b"\xff\x00<", extra=extra),
         Xml(**at, sent_by=Side.SERVER, phase="bound", data=b""),
         Said(**at, to=Side.SERVER, data=b"<starttls/>"),
+        OpenServer(**at, domain="example.org"),
         Tls(**at, event=ESTABLISHED, extra=Extra(answers=(("previous_certificate", None),))),
         Tls(**at, event=FAILED),
         Tick(**at),
         Gap(**at, lines=0, bytes=0),
         End(**at, sent_by=Side.SERVER, how=EndOfInput.TRUNCATED),
         Close(**at, cause=CloseCause.SHUTDOWN, extra=Extra(record_times=((0, 7),))),
-        Lost(**at, why="size-limit"),
         Closed(**at),
     ]
     return [attrs.evolve(line, n=n, t_ns=(n - 1) * 1_000, line=n + 1) for n, line in enumerate(lines, 1)]

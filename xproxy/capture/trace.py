@@ -17,7 +17,9 @@
     xml      octets, as they were handed to the core      d "client"|"server": who sent them; ph "plain"|"tls"|"bound";
                                                           raw (text), or b64 where they are no UTF-8
     say      our own words (legs of different TLS modes)  d who hears them; raw or b64. No input: for people
-    tls      TLS is up on a leg, or failed                event {tls-established or tls-failed}
+    open     the client asked, inside its ClientHello,    domain
+             for a server that begins in clear
+    tls      TLS is up on a leg, failed, or is not ours   event {tls-established, tls-failed or tls-passthrough}
     end      a peer sends no more                         d, how "close_notify"|"truncated"|"reset"
     tick     a deadline came
     close    the proxy ended the session                  cause
@@ -25,7 +27,7 @@
     closed   both legs are gone; the last line
     lost     capturing ended before the session did       why
 
-    optional on every input (xml, tls, end, tick, close, closed):
+    optional on every input (xml, open, tls, end, tick, close, closed):
       rt   [[index, ns]]  the record of the index-th event it led to was made so much later than t
       mem  [[question, answer]]  what the proxy's memory of earlier sessions said (xproxy.xmpp.memory), in order
       names {offset, limit, max}  a budget of XML names was found spent at that octet: how full the parser's dictionary
@@ -60,7 +62,7 @@ from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.errors import FileProblem, UsageProblem
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.connection import CloseCause
-from xproxy.events.tls import TlsEstablished, TlsFailed
+from xproxy.events.tls import TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.record.recorder import Observer
 
 VERSION: Final = 1
@@ -168,7 +170,15 @@ class Said(Line):
 class Tls(Line):
     """TLS is up on a leg, or failed there."""
 
-    event: TlsEstablished | TlsFailed
+    event: TlsEstablished | TlsFailed | TlsPassthrough
+    extra: Extra = NO_EXTRA
+
+
+@attrs.frozen(kw_only=True)
+class OpenServer(Line):
+    """The client's hello asks for a domain; the server, which begins in clear, is to be led into TLS."""
+
+    domain: str
     extra: Extra = NO_EXTRA
 
 
@@ -218,7 +228,7 @@ class Lost(Line):
     why: str
 
 
-SessionLine = Conn | Noted | Xml | Said | Tls | End | Tick | Close | Gap | Closed | Lost
+SessionLine = Conn | Noted | Xml | Said | OpenServer | Tls | End | Tick | Close | Gap | Closed | Lost
 TraceLine = Meta | SessionLine
 
 
@@ -270,6 +280,8 @@ def session_line(line: SessionLine) -> bytes:
             head |= {"d": line.to.value, **_octets(line.data)}
         case Tls():
             head |= {"event": event_to_json(line.event), **_extra(line.extra)}
+        case OpenServer():
+            head |= {"domain": line.domain, **_extra(line.extra)}
         case End():
             head |= {"d": line.sent_by.value, "how": line.how.value, **_extra(line.extra)}
         case Tick() | Closed():
@@ -361,6 +373,7 @@ _KINDS: Final[dict[type[SessionLine], str]] = {
     Noted: "event",
     Xml: "xml",
     Said: "say",
+    OpenServer: "open",
     Tls: "tls",
     End: "end",
     Tick: "tick",
@@ -385,6 +398,7 @@ class _Reader:
         self._number = 0
         self._ids: dict[int, int] = {}  # numbers of the file, or of the part of it, to ours
         self._last: dict[int, int] = {}  # by our number: the n of the last line
+        self._over: set[int] = set()  # numbers of the file whose sessions are over
         self._count = 0
 
     def line(self, octets: bytes) -> TraceLine:
@@ -428,6 +442,7 @@ class _Reader:
         if version > VERSION:
             raise self._problem(f"the capture is of version {version}, this xproxy knows {VERSION}", _NEWER)
         self._ids = {}
+        self._over = set()
         return Meta(
             tool=_text(value, "tool"),
             created=_text(value, "created"),
@@ -444,11 +459,14 @@ class _Reader:
             return self._conn(s, n, t, value)
         session = self._ids.get(s)
         if session is None:
-            raise _Bad(f"session {s} has not begun")
+            raise _Bad(f"session {s} has not begun, or is over")
         last = self._last[session]
         if n != last + 1 and not (kind == "gap" and n > last):
             raise _Bad(f"line {last + 1} of session {s} is missing: this is {n}")
         self._last[session] = n
+        if kind in ("closed", "lost"):
+            del self._ids[s], self._last[session]
+            self._over.add(s)
         number = self._number
         match kind:
             case "xml":
@@ -468,9 +486,12 @@ class _Reader:
                 return Said(session=session, n=n, t_ns=t, line=number, to=_SIDES[value["d"]], data=data)
             case "tls":
                 event = _event(value)
-                if not isinstance(event, TlsEstablished | TlsFailed):
+                if not isinstance(event, TlsEstablished | TlsFailed | TlsPassthrough):
                     raise _Bad("this event is not about TLS")
                 return Tls(session=session, n=n, t_ns=t, line=number, event=event, extra=_extras(value))
+            case "open":
+                domain = _text(value, "domain")
+                return OpenServer(session=session, n=n, t_ns=t, line=number, domain=domain, extra=_extras(value))
             case "end":
                 return End(
                     session=session,
@@ -502,7 +523,7 @@ class _Reader:
         raise _Bad("this kind of line is not known")
 
     def _conn(self, s: int, n: int, t: int, value: Json) -> Conn:
-        if s in self._ids:
+        if s in self._ids or s in self._over:
             raise _Bad(f"session {s} has begun before")
         if n != 1:
             raise _Bad("the first line of a session has number 1")

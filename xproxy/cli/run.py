@@ -68,6 +68,17 @@ Signals:
               "none: in clear, to a server on this machine. [default: same]")  # fmt: skip
 @click.option("--upstream-proxy-protocol", metavar="none|v1|v2", help="Tell the server the client's address first; "
               "it must expect that. [default: none]")  # fmt: skip
+@click.option("--capture", metavar="DIR", help="Write each session to a file in DIR for `xproxy replay` and `xproxy "
+              "capture`: what was said, without secrets and without what people say to each other.")  # fmt: skip
+@click.option("--capture-jid", metavar="J", help="Capture only sessions of this account.")
+@click.option("--capture-ip", metavar="NET", help="Capture only clients of this address or network.")
+@click.option("--capture-on", metavar="ACTION,...", help="Keep sessions in memory, and write those in which one of "
+              "these is recorded (see `xproxy events`).")  # fmt: skip
+@click.option("--capture-ring", metavar="BYTES", type=int, help="How much of a session is kept so. [default: 1048576]")
+@click.option("--capture-bodies", is_flag=True, default=None, help="Also capture what people say to each other; the "
+              "log says so.")  # fmt: skip
+@click.option("--keylog", metavar="FILE", help="Append the keys of all TLS sessions to FILE, for Wireshark; the log "
+              "says so. For tests.")  # fmt: skip
 @click.option("-c", "--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="Configuration.")
 @click.option("--ready-file", metavar="FILE", type=click.Path(path_type=Path), envvar=READY_FILE_VARIABLE,
               help="Written when the proxy listens: one real address a line.")  # fmt: skip

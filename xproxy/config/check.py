@@ -1,5 +1,7 @@
 """What must hold between settings, and the bounds that a type cannot say."""
 
+import difflib
+import ipaddress
 from collections.abc import Callable, Container, Iterator
 from typing import Protocol
 
@@ -9,10 +11,14 @@ from xproxy.config.listen import ListenKind
 from xproxy.config.settings import Settings
 from xproxy.config.upstream import UpstreamFrom
 from xproxy.errors import ConfigProblem
-from xproxy.jid import JidError, domain_to_ascii, is_ip_address
+from xproxy.events import EVENT_TYPES
+from xproxy.jid import Jid, JidError, domain_to_ascii, is_ip_address
 
 # libxml2 gives up at 256 and lxml offers no way to ask for more; what is above must still be skipped in time.
 DEPTH_CEILING = 250
+
+
+HEADER_BYTES_LEAST = 16 + 36  # the PROXY protocol's section 2.2
 
 
 class Place(Protocol):
@@ -55,6 +61,12 @@ def _check_listen(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
                 message=f"{entry}: behind a balancer there is no original destination to go to, it is the balancer's",
                 hint="name the server: --upstream HOST:PORT or srv",
             )
+    if listen.header_bytes_max < HEADER_BYTES_LEAST:
+        yield ConfigProblem(
+            where=place("listen", "header_bytes_max"),
+            message=f"{listen.header_bytes_max} is out of range",
+            hint=f"at least {HEADER_BYTES_LEAST}: a header of version 2 that names IPv6 addresses",
+        )
     for port in listen.destination_ports:
         if not 0 < port < 65_536:
             yield ConfigProblem(
@@ -159,6 +171,23 @@ def _check_certificate(settings: Settings, place: Place) -> Iterator[ConfigProbl
         )
 
 
+def _check_policy(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    policy = settings.policy
+    if policy.on_client_reject == "passthrough" and settings.upstream.tls == "none":
+        yield ConfigProblem(
+            where=place("policy", "on_client_reject"),
+            message="passthrough cannot be: the server is spoken to in clear (upstream.tls), and the client speaks TLS",
+            hint="set on_client_reject to close, or upstream.tls to same, starttls or direct",
+        )
+    for key in ("passthrough_seconds", "passthrough_max", "passthrough_per_address_max"):
+        if (value := getattr(policy, key)) < 1:
+            yield ConfigProblem(
+                where=place("policy", key),
+                message=f"{value} is out of range",
+                hint='at least 1; to let nobody through, set on_client_reject to "close"',
+            )
+
+
 def _check_stream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
     limits = settings.stream
     if limits.stanza_bytes_warn > limits.stanza_bytes_max:
@@ -196,10 +225,57 @@ def _check_journal(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
             )
 
 
+def _check_capture(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    capture = settings.capture
+    known = {event_type.action for event_type in EVENT_TYPES}
+    for action in capture.trigger_actions:
+        if action not in known:
+            nearest = difflib.get_close_matches(action, known, 1)
+            yield ConfigProblem(
+                where=place("capture", "actions"),
+                message=f"there is no action {action!r}",
+                hint=f"did you mean {nearest[0]}?" if nearest else "`xproxy events` lists them",
+            )
+    if capture.jid is not None and not _is_bare_jid(capture.jid):
+        yield ConfigProblem(
+            where=place("capture", "jid"), message=f"{capture.jid!r} is no bare JID", hint="write user@example.org"
+        )
+    if capture.net is not None and not _is_network(capture.net):
+        yield ConfigProblem(
+            where=place("capture", "net"),
+            message=f"{capture.net!r} is no address and no network",
+            hint="write 192.0.2.7 or 2001:db8::/32",
+        )
+    if capture.directory is not None and settings.log.identities != "clear":
+        yield ConfigProblem(
+            where=place("capture", "directory"),
+            message=f"captures name users and addresses, which identities = {settings.log.identities!r} forbids",
+            hint="capture with --identities clear, or not at all",
+        )
+
+
+def _is_bare_jid(text: str) -> bool:
+    try:
+        jid = Jid.from_text(text)
+    except JidError:
+        return False
+    return jid.local is not None and jid.resource is None
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
+
+
 _CHECKS: dict[str, Callable[[Settings, Place], Iterator[ConfigProblem]]] = {
     "listen": _check_listen,
     "upstream": _check_upstream,
     "tls": _check_certificate,
+    "policy": _check_policy,
     "stream": _check_stream,
     "journal": _check_journal,
+    "capture": _check_capture,
 }

@@ -51,6 +51,10 @@ def from_text(text: str, type_: Any) -> object:
     """Return ``text``, from the environment or the command line, as TOML would have given it for ``type_``."""
     if _is_list(type_):
         return text.replace(",", " ").split()
+    if type_ is int and text.strip().isdecimal():
+        return int(text)
+    if type_ is bool and text in ("true", "false"):
+        return text == "true"
     return text
 
 

@@ -42,6 +42,13 @@ OPTIONS = (
     Option("--log-format", "log", "format"),
     Option("--log-level", "log", "level"),
     Option("--identities", "log", "identities"),
+    Option("--capture", "capture", "directory"),
+    Option("--capture-jid", "capture", "jid"),
+    Option("--capture-ip", "capture", "net"),
+    Option("--capture-on", "capture", "actions"),
+    Option("--capture-ring", "capture", "ring_bytes"),
+    Option("--capture-bodies", "capture", "bodies"),
+    Option("--keylog", "tls", "keylog_file"),
 )
 
 

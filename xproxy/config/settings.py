@@ -2,6 +2,7 @@
 
 import attrs
 
+from xproxy.config.capture import CaptureSettings
 from xproxy.config.control import ControlSettings
 from xproxy.config.journal import JournalSettings
 from xproxy.config.listen import ListenSettings
@@ -23,6 +24,7 @@ class Settings:
     tls: TlsSettings = attrs.Factory(TlsSettings)
     log: LogSettings = attrs.Factory(LogSettings)
     journal: JournalSettings = attrs.Factory(JournalSettings)
+    capture: CaptureSettings = attrs.Factory(CaptureSettings)
     state: StateSettings = attrs.Factory(StateSettings)
     policy: PolicySettings = attrs.Factory(PolicySettings)
     sessions: SessionLimits = attrs.Factory(SessionLimits)

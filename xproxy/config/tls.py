@@ -21,3 +21,10 @@ class TlsSettings:
         None, "PEM file", "the key of certificate_file; both or neither", example="/etc/xproxy/key.pem"
     )
     leaves_max: int = setting(1_000, "certificates", "minted leaves kept in the state directory, one a domain")
+    keylog_file: Path | None = setting(
+        None,
+        "file",
+        "the keys of every TLS session are appended to this file (0600), for Wireshark; who has it and the packets can "
+        "read all, so the log and stderr say it loudly. For tests",
+        example="/run/xproxy/keys.log",
+    )

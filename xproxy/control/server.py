@@ -17,7 +17,6 @@ import errno
 import logging
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ import h11
 import orjson
 import trio
 
-from xproxy import __version__
+from xproxy import __version__, system
 from xproxy.config.control import ControlSettings
 from xproxy.control.address import is_socket, short_name
 from xproxy.control.reading import Asked, RequestReader
@@ -42,8 +41,6 @@ BACKLOG: Final = 16
 READ_BYTES: Final = 16_384
 ACCEPT_PAUSE_SECONDS: Final = 0.1  # when there is no descriptor at all: as the listener for clients
 CLOSE_SECONDS_MAX: Final = 1.0  # for answers that are under way at the end
-
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 @contextmanager
@@ -230,11 +227,8 @@ def _open_reserve() -> int | None:
 
 def caller_of(sock: trio.socket.SocketType) -> Caller:
     """Return who is at the other end. Where the system does not say, the modes of file and directory are the guard."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return Caller(pid=None, uid=None)
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(data)
-    return Caller(pid=pid, uid=uid)
+    peer = system.peer_of(sock)
+    return Caller(pid=None, uid=None) if peer is None else Caller(pid=peer[0], uid=peer[1])
 
 
 def _changed(what: str, caller: Caller, *, problem: str | None) -> ConfigChanged:

@@ -8,7 +8,7 @@ import attrs
 from xproxy.doctor.findings import Finding, Fix, Severity, quoted
 from xproxy.doctor.look import Look, Visitor, Way
 from xproxy.peer.client import Client
-from xproxy.peer.errors import Disconnected, PeerError, StreamFailed
+from xproxy.peer.errors import Disconnected, LoginFailed, StreamFailed
 from xproxy.xmpp import ns
 
 TRIES_MAX = 100  # five times what ejabberd's mod_fail2ban allows by default
@@ -58,7 +58,10 @@ async def try_bans(visitor: Visitor, way: Way, tries: int) -> Finding:
 
 
 async def _fail(client: Client, user: str, look: Look) -> bool:
-    """Log in with a password that is none; return whether that was refused with ``<failure/>``."""
+    """Log in with a password that is none; return whether that was refused with ``<failure/>``.
+
+    Raises: PeerError where it is neither refused nor let in.
+    """
     mechanisms = look.secured.mechanisms if look.secured else ()
     try:
         if "PLAIN" in mechanisms:
@@ -66,9 +69,9 @@ async def _fail(client: Client, user: str, look: Look) -> bool:
             await client.send(f"<auth xmlns='{ns.SASL}' mechanism='PLAIN'>{payload}</auth>")
             return bool((await client.receive()).tag == f"{{{ns.SASL}}}failure")
         await client.login(user, secrets.token_hex(8))
-    except (StreamFailed, Disconnected):
-        raise
-    except PeerError:
+    except LoginFailed as failed:
+        if failed.condition not in ns.SASL_CONDITIONS | ns.SASL_CONDITIONS_LEGACY:  # it is we who did not go on
+            raise
         return True
     return False
 

@@ -157,7 +157,15 @@ class _Examination:
             domain = domain_to_ascii(self.patient.domain)
         except JidError:  # an address: there is nothing to ask
             return []
-        return [await srv.follow(self.resolver, domain, service) for service in srv.SERVICES]
+        found: dict[str, srv.Leads] = {}
+
+        async def follow(service: srv.Service) -> None:
+            found[service] = await srv.follow(self.resolver, domain, service)
+
+        async with trio.open_nursery() as nursery:
+            for service in srv.SERVICES:
+                nursery.start_soon(follow, service)
+        return [found[service] for service in srv.SERVICES]
 
     def _places(self, leads: list[srv.Leads]) -> tuple[HostPort, HostPort]:
         """Return where to begin with STARTTLS and where with TLS."""
@@ -169,7 +177,7 @@ class _Examination:
             for number, each in enumerate(leads):
                 if each.targets:
                     record = each.targets[0][0]
-                    places[number] = HostPort(record.target, record.port)
+                    places[number] = HostPort(record.host, record.port)
         return places[0], places[1]
 
     async def _touch(self, addresses: tuple[str, ...], ports: tuple[int, int]) -> str | None:

@@ -8,8 +8,8 @@ import attrs
 from xproxy.record.clean import clean
 
 TEXT_BYTES_MAX: Final = 1_000  # of one part of a finding; ours are under 500, what peers say in them is cut before
-QUOTED_BYTES_MAX: Final = 120  # of one thing a peer said
-LISTED_BYTES_MAX: Final = 60  # of one of several names; RFC 4422 gives a mechanism 20
+QUOTED_CHARS_MAX: Final = 120  # of one thing a peer said
+LISTED_CHARS_MAX: Final = 60  # of one of several names; RFC 4422 gives a mechanism 20
 LISTED_MAX: Final = 12
 
 
@@ -52,13 +52,13 @@ class Finding:
 
 
 def quoted(text: str) -> str:
-    """Return what a peer said, cut, in quotation marks."""
-    kept, cut = clean(text, QUOTED_BYTES_MAX)
-    return f'"{kept}…"' if cut else f'"{kept}"'
+    """Return what a peer said, cut, in quotation marks. ``Finding`` makes it harmless: that must happen once only."""
+    cut = text[:QUOTED_CHARS_MAX].replace('"', "'")
+    return f'"{cut}…"' if len(text) > QUOTED_CHARS_MAX else f'"{cut}"'
 
 
 def listed(names: tuple[str, ...] | list[str]) -> str:
-    """Return names that a peer sent as one text, each and all of them cut."""
-    shown = [clean(name, LISTED_BYTES_MAX)[0] for name in names[:LISTED_MAX]]
+    """Return names that a peer sent as one text, each and all of them cut; as ``quoted``."""
+    shown = [name[:LISTED_CHARS_MAX] for name in names[:LISTED_MAX]]
     more = len(names) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -70,8 +70,8 @@ class Stop:
 
     step: Step
     reason: str
-    """"refused", "unreachable", "silent", "closed", "not-xmpp", "tls", or the condition of a stream error."""
-    text: str  # a sentence's end, cleaned
+    """"refused", "unreachable", "silent", "closed", "not-xmpp", "tls", "injection", or a stream error's condition."""
+    text: str  # a sentence's end; what the peer said in it is cut, and made harmless in the finding
     content: str | None = None  # of the condition: where a redirect leads
     tls: TlsFailure | None = None
 
@@ -323,8 +323,8 @@ def _cause_of(error: TlsRefused) -> BaseException:
 
 
 def _tls_stop(error: BaseException, step: Step) -> Stop:
-    if isinstance(error, TlsRefused):
-        return Stop(step=step, reason="tls", text=f"fails at TLS: {error.reason}", tls=TlsFailure.OTHER)
+    if isinstance(error, TlsRefused):  # nothing of OpenSSL's is behind it
+        return Stop(step=step, reason="injection", text="sends more in clear behind <proceed/>", tls=TlsFailure.OTHER)
     failed = failure_of(error, Side.SERVER, direct=False, seconds=0.0)
     told = failed.alert or failed.detail
     return Stop(

@@ -87,6 +87,16 @@ def check_stream(look: Look) -> Finding | None:
             consequence="no client can talk to it; xproxy records stream-violation and closes",
             fixes=(Fix("xproxy", "--upstream with the port of client connections: 5222, or 5223 for direct TLS"),),
         )
+    if stop.reason == "injection":
+        return Finding(
+            check="stream",
+            severity=Severity.PROBLEM,
+            finding=f"the server {stop.text}: octets that would be taken for ones above TLS (CVE-2011-0411)",
+            seen=seen,
+            consequence="xproxy takes it for an attack, of the server or of somebody before it: both sides are closed, "
+            "and starttls-injection is an alarm",
+            fixes=(Fix("Prosody", "update it"), Fix("ejabberd", "update it")),
+        )
     return Finding(
         check="stream",
         severity=Severity.PROBLEM,

@@ -13,6 +13,7 @@ from xproxy.events.account import (
     RegistrationFailed,
     RegistrationSucceeded,
 )
+from xproxy.events.capture import CaptureStarted, CaptureStopped, KeylogOpened
 from xproxy.events.common import EndOfInput, Endpoint, Level, Side
 from xproxy.events.connection import (
     ConnectionAccepted,
@@ -143,6 +144,9 @@ Event = (
     | ProxyStarted
     | ProxyStopped
     | ConfigChanged
+    | CaptureStarted
+    | CaptureStopped
+    | KeylogOpened
     | LimitReached
     | JournalOpened
     | JournalCheckpoint

@@ -247,8 +247,11 @@ class Listener:
         self._may_accept = may_accept
         self._admit = admit
         self._reserve: int | None = None
+        self._is_open = trio.Event()
+        self._is_open.set()
         self._waiting: Counter[str] = Counter()  # connections whose first word is waited for, by address
         self.health_checks = 0
+        self._has_warned = False  # that somebody is not trusted
 
     @property
     def waiting(self) -> int:
@@ -261,6 +264,7 @@ class Listener:
         try:
             async with trio.open_nursery() as hearing:
                 while True:
+                    await self._is_open.wait()
                     await trio.lowlevel.wait_readable(self._sock)
                     if self._channel.is_full:
                         await self._channel.wait_not_full()
@@ -270,6 +274,26 @@ class Listener:
         finally:
             if self._reserve is not None:
                 os.close(self._reserve)
+
+    def shut(self) -> None:
+        """Have the system refuse connections (RST to their SYN) until ``reopen``. Those not accepted yet are reset.
+
+        Linux keeps the socket bound when it is shut down; without SO_REUSEADDR nobody else gets its port meanwhile.
+        """
+        self._is_open = trio.Event()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+        self._sock.shutdown(socket.SHUT_RDWR)
+
+    def reopen(self) -> None:
+        """Listen again.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        # First of all: with connections that are still known at this port, listening is refused without it.
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._sock.listen(BACKLOG)
+        self._is_open.set()
 
     async def _accept(self, hearing: trio.Nursery) -> bool:
         """Accept one; tell whether another may be waiting."""
@@ -283,6 +307,8 @@ class Listener:
                 return False
             if error.errno in _OF_THE_CONNECTION:
                 return True
+            if not self._is_open.is_set():
+                return False
             raise
         sock.setblocking(False)  # accept(2) does not hand it down
         try:
@@ -322,7 +348,18 @@ class Listener:
         Raises:
             Refused: it is not trusted, or too many are waited for.
         """
-        self._entrance.check_trusted(peer)
+        try:
+            self._entrance.check_trusted(peer)
+        except Refused:
+            if not self._has_warned:  # once: the records tell of each
+                self._has_warned = True
+                where = endpoint_of(self._sock.getsockname())
+                log.warning(
+                    "%s is in no network that is trusted at %s, and was turned away: add --trusted if it is yours",
+                    peer.ip,
+                    where,
+                )
+            raise
         if self._admissions.is_full:
             raise Refused(RefusalReason.SESSIONS_MAX, self._admissions.sessions_max)
         limit = self._limits.headers_max

@@ -35,6 +35,7 @@ from typing import Final, Protocol, TypeGuard, assert_never
 
 import trio
 
+from xproxy import system
 from xproxy.events import EndOfInput
 from xproxy.events.connection import CloseCause
 from xproxy.proxy.diagnose import frames_of
@@ -429,7 +430,7 @@ def was_reset(sock: socket.socket, error: ssl.SSLError) -> bool:
     """
     if error.reason == UNEXPECTED_EOF:
         return False
-    if not hasattr(socket, "TCP_INFO"):
+    if not system.offers(socket, "TCP_INFO"):
         return error.reason is None
     try:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
@@ -585,6 +586,6 @@ class WaitReadablePlane(_Turns):
 
 def new_plane(*, channel: Channel, wall_ns: Callable[[], int]) -> EpollPlane | WaitReadablePlane:
     """Return the plane for this system."""
-    if hasattr(select, "epoll"):
+    if system.offers(select, "epoll"):
         return EpollPlane(channel=channel, wall_ns=wall_ns)
     return WaitReadablePlane(channel=channel, wall_ns=wall_ns)

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import attrs
@@ -16,13 +17,14 @@ from xproxy.events.connection import ConnectionRefused, RefusalReason
 from xproxy.events.proxy import LimitReached
 from xproxy.proxy.destination import Destinations
 from xproxy.proxy.entrance import Entrance
+from xproxy.proxy.health import UpstreamHealth
 from xproxy.proxy.listener import Admission, Admissions, Listener, open_listeners, take_over
 from xproxy.proxy.passthrough import PassthroughMemory
 from xproxy.proxy.plane import Plane, new_plane
 from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.relay import Relay, Surroundings
 from xproxy.proxy.route import Route
-from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder
+from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder, Tap
 from xproxy.proxy.secure import Contexts
 from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.proxy.sockets import close_socket, endpoint_of
@@ -49,6 +51,7 @@ class Proxy:
         settings: ProxySettings,
         *,
         route: Route,
+        health: UpstreamHealth | None = None,
         channel: Channel,
         recorder: Recorder,
         new_recorder: NewRecorder,
@@ -59,17 +62,21 @@ class Proxy:
         passthrough: PassthroughMemory | None = None,
         plane: Plane | None = None,
         passed: Sequence[socket.socket] = (),
+        tap: Tap | None = None,
     ) -> None:
         """Prepare a proxy.
 
-        ``route`` says where each session's server is. ``recorder`` makes the records of events that belong to no
+        ``route`` says where each session's server is; ``health`` when to refuse everybody because it is down; None:
+        never. ``recorder`` makes the records of events that belong to no
         session, ``new_recorder`` one for each session from its trace id. ``new_session`` makes the core. ``contexts``
         is for TLS; without it TLS fails on every session. ``passthrough`` knows who is let through undecrypted.
         ``wall_ns`` is the UTC time in ns. ``passed``: listening, non-blocking sockets that others opened, in place of
-        ``settings.listen``; ``serve`` closes them.
+        ``settings.listen``; ``serve`` closes them. ``tap`` may stand between the relay and each session's core and
+        recorder.
         """
         self._settings = settings
         self._passed = list(passed)
+        self._tap = tap
         self._limits = settings.limits
         self._channel = channel
         self._recorder = recorder
@@ -77,10 +84,12 @@ class Proxy:
         self._new_trace_id = new_trace_id
         self._wall_ns = wall_ns
         self._plane = plane if plane is not None else new_plane(channel=channel, wall_ns=wall_ns)
+        self._health = health
         self._surroundings = Surroundings(
             limits=settings.limits,
             route=route,
             proxy_protocol=settings.proxy_protocol,
+            health=health,
             channel=channel,
             plane=self._plane,
             contexts=contexts,
@@ -115,7 +124,17 @@ class Proxy:
     @property
     def sessions(self) -> int:
         """How many sessions there are now."""
-        return self._admissions.count - sum(listener.waiting for listener in self._listeners)
+        return self._admissions.count - self.arriving
+
+    @property
+    def arriving(self) -> int:
+        """How many connections have not sent the PROXY header or the SOCKS5 request that comes first."""
+        return sum(listener.waiting for listener in self._listeners)
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether clients are refused because the server is down."""
+        return self._health is not None and self._health.is_down
 
     @property
     def health_checks(self) -> int:
@@ -173,6 +192,9 @@ class Proxy:
                     async with trio.open_nursery() as accepting:
                         for listener in self._listeners:
                             accepting.start_soon(listener.serve)
+                        if self._health is not None:
+                            accepting.start_soon(self._health.probe)
+                            accepting.start_soon(self._shut_while_down, self._health)
                         task_status.started(addresses)
                         await self._draining.wait()
                         accepting.cancel_scope.cancel()
@@ -199,13 +221,38 @@ class Proxy:
             admit=admit,
         )
 
+    async def _shut_while_down(self, health: UpstreamHealth) -> None:
+        """Shut the listeners while the server is down, those that can be; the others turn clients away.
+
+        Not a socket that a service manager passed: shut, it would be of no use to our successor. And not where the
+        system chose the port: it would choose another.
+        """
+        if sys.platform != "linux" or self._passed:
+            return
+        wanted = zip(self._settings.listen.addresses, self._listeners, strict=False)
+        if any(address.port == 0 for address, _ in wanted):
+            return
+        while True:
+            await health.wait_down()
+            for listener in self._listeners:
+                listener.shut()
+            await health.wait_up()
+            for listener in self._listeners:
+                await _reopen(listener)
+
     async def _run_plane(self, *, task_status: trio.TaskStatus[None]) -> None:
         await self._plane.run(task_status=task_status)
 
     async def _session(self, admission: Admission) -> None:
+        trace_id = self._new_trace_id()
+        recorder, surroundings = self._new_recorder(trace_id), self._surroundings
+        if self._tap is not None:
+            recorder, new_session = self._tap.session(trace_id, recorder, surroundings.new_session)
+            if new_session is not surroundings.new_session:
+                surroundings = attrs.evolve(surroundings, new_session=new_session)
         relay = Relay(
-            surroundings=self._surroundings,
-            recorder=self._new_recorder(self._new_trace_id()),
+            surroundings=surroundings,
+            recorder=recorder,
             sock=admission.sock,
             arrival=admission.arrival,
             names=admission.names,
@@ -231,6 +278,8 @@ class Proxy:
     def _may_accept(self) -> Refusal | None:
         if self._draining.is_set():
             return Refusal(RefusalReason.DRAINING, 0)
+        if self._health is not None and self._health.is_down:
+            return Refusal(RefusalReason.UPSTREAM_DOWN)
         limit = self._limits.names_total_max
         if _names_total() < limit:
             return None
@@ -243,6 +292,17 @@ class Proxy:
 
     def _note(self, event: Event | ConnectionRefused) -> None:
         self._channel.put_nowait([self._recorder.record(event, self._wall_ns())])
+
+
+async def _reopen(listener: Listener) -> None:
+    while True:
+        try:
+            listener.reopen()
+        except OSError as error:  # it was ours all the time; whoever has it now must not keep us from trying
+            log.error("cannot listen again: %s", error.strerror)
+            await trio.sleep(1)
+        else:
+            return
 
 
 def _names_total() -> int:

@@ -42,6 +42,7 @@ from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
+from xproxy.proxy.health import UpstreamHealth
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.peek import HeaderCut, OpeningRefused, peek_opening
 from xproxy.proxy.plane import Plane
@@ -82,6 +83,7 @@ class Surroundings:
 
     limits: SessionLimits
     route: Route
+    health: UpstreamHealth | None  # is told how connecting went
     proxy_protocol: UpstreamProxyProtocol  # how the server is told the client's address
     channel: Channel
     plane: Plane
@@ -273,6 +275,8 @@ class Relay:
             self._server_end = endpoint_of(sock.getsockname())
             self._around.server_ends.add(self._server_end)
             self._introduce(sock)
+            if self._around.health is not None:
+                self._around.health.connected()
         except OSError as error:  # it took the connection and reset it at once
             self._connect_failed(
                 UpstreamFailed(
@@ -297,6 +301,8 @@ class Relay:
 
     def _connect_failed(self, failure: UpstreamFailed) -> None:
         self._note(failure)
+        if self._around.health is not None:
+            self._around.health.failed(failure)
         if self._answer is not None:
             self._answer.failed(failure.reason)
         self._close(CloseCause.UPSTREAM_FAILED)

@@ -93,4 +93,15 @@ class Answer(Protocol):
 
 NewSession = Callable[[LegMode, int, NameTally], SessionCore]  # mode, time of accept, names of the client's address
 NewRecorder = Callable[[str], SessionNotes]  # trace id
+
+
+class Tap(Protocol):
+    """Sees what sessions are told: ``xproxy.capture.service``."""
+
+    def session(
+        self, trace_id: str, recorder: SessionNotes, new_session: NewSession
+    ) -> tuple[SessionNotes, NewSession]:
+        """Return what the session ``trace_id`` is to use in place of these; the same where it is not looked at."""
+
+
 VerifyUpstreamName = Callable[[VerifyName], TlsFailed | None]

@@ -10,7 +10,8 @@ by us, a server is offered ``xmpp-client``. A server leg that stays in clear lea
 
 **Waiting for the hello** asks the kernel for a count of octets (SO_RCVLOWAT), so a hello that comes byte by byte costs
 a handful of wake-ups. A wake-up with fewer octets than asked for means that no more will come: it is never waited
-again, since FIN makes a socket readable for ever. The mark goes back to 1 before TLS takes over.
+again, since FIN makes a socket readable for ever. The mark goes back to 1 before TLS takes over. Where waiting does not
+honour the mark, a hello that is not whole is looked at again after a pause, and the end is asked for by poll.
 
 **Injections.** Behind ``<starttls/>`` at most 16 octets of whitespace are taken away (RFC 6120 section 5.3.3 forbids
 them, real clients send them); the server may send nothing at all between ``<proceed/>`` and our ClientHello.
@@ -26,6 +27,7 @@ from typing import Final, Protocol
 
 import trio
 
+from xproxy import system
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Side
 from xproxy.events.connection import ServerTls
@@ -48,6 +50,8 @@ from xproxy.tls.verify import UpstreamIdentity, server_name_for
 
 _WHITESPACE: Final = frozenset(b" \t\r\n")
 _WHITESPACE_MAX: Final = 16  # octets tolerated between <starttls/> and the ClientHello
+_PAUSE_SECONDS_MIN: Final = 0.002  # between two looks at a hello that is not whole: the next segment is close behind
+_PAUSE_SECONDS_MAX: Final = 0.05
 _TOP_VERSION: Final = 0x0304
 _VERSION_NAMES: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 _ALPN_OF_CLIENTS: Final = "xmpp-client"  # XEP-0368 section 4
@@ -118,17 +122,19 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
         NotTls: after STARTTLS, something else stands there.
         OSError: the connection failed; EOFError: it ended.
     """
+    waiting = _LowMark(sock) if system.WAKES_AT_LOW_MARK else _Looking(sock)
     needed = 1
     whitespace = 0
     try:
         while True:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
-            await trio.lowlevel.wait_readable(sock)
+            is_all = await waiting.wait(needed)
             data = sock.recv(bytes_max, socket.MSG_PEEK)
             if not data:
                 raise EOFError
-            if len(data) < needed:  # there will not be more
-                raise HelloIncomplete(needed)
+            if len(data) < needed:
+                if is_all:  # there will not be more
+                    raise HelloIncomplete(needed)
+                continue
             if after_starttls and data[0] != TLS_FIRST_BYTE:
                 blank = _leading_whitespace(data)
                 whitespace += blank
@@ -144,12 +150,45 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
                     raise HelloMalformed(f"larger than {bytes_max} octets", TlsFailure.HELLO_TOO_LARGE) from None
                 needed = max(incomplete.needed, len(data) + 1)  # waiting for what is there would spin
     finally:
-        _reset_low_mark(sock)
+        waiting.done()
 
 
-def _reset_low_mark(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the connection is gone; whatever comes next says so
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+class _LowMark:
+    """Waits for a count of octets, where the kernel does: a hello in many segments costs a handful of wake-ups."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    async def wait(self, needed: int) -> bool:
+        """Return when that many octets are there, or no more will come: True, what is there is all or enough."""
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
+        await trio.lowlevel.wait_readable(self._sock)
+        return True
+
+    def done(self) -> None:
+        """Have every octet wake again."""
+        with contextlib.suppress(OSError):  # the connection is gone; whatever comes next says so
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+
+
+class _Looking:
+    """Looks again after a pause. The kernel would say at once that there is something: what was peeked at is left."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._pause = 0.0
+
+    async def wait(self, needed: int) -> bool:
+        """Return when there may be more than last time; True: no more will come."""
+        if self._pause:
+            await trio.sleep(self._pause)
+        await trio.lowlevel.wait_readable(self._sock)
+        self._pause = min(2 * self._pause, _PAUSE_SECONDS_MAX) or _PAUSE_SECONDS_MIN
+        # Asked before it is looked: so what came before the end is looked at.
+        return system.has_ended(self._sock.fileno())
+
+    def done(self) -> None:
+        """Nothing was changed."""
 
 
 def _leading_whitespace(data: bytes) -> int:
@@ -391,6 +430,8 @@ class Securing:
 
     def learn_refusal(self, refusal: str) -> None:
         """Have a client that refused our certificate let through from now on, if that is the policy."""
+        if self._server_tls is ServerTls.NONE:  # the server would be shown a TLS that it does not speak
+            return
         if self._passthrough is not None and self._hello is not None:
             self._passthrough.remember(self._client_address, self._hello, refusal)
 

@@ -21,6 +21,7 @@ from xproxy.events.account import (
     RegistrationFailed,
     RegistrationSucceeded,
 )
+from xproxy.events.capture import CaptureStarted, CaptureStopped, KeylogOpened
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -173,12 +174,14 @@ SHAPES: Final[dict[type[Event], Shape]] = {
             "event.duration",
         ),
         _OK,
+        Scope.EITHER,  # a probe is the proxy's own
     ),
     UpstreamFailed: Shape(
         _NETWORK,
         ("connection", "end"),
         ("destination.address", "destination.port", "event.reason", "event.duration", "xproxy.upstream.tried"),
         _NO,
+        Scope.EITHER,
     ),
     UnsupportedTransport: Shape(_NETWORK, ("connection", "denied"), ("xproxy.first_bytes",), _NO),
     TlsEstablished: Shape(
@@ -317,6 +320,17 @@ SHAPES: Final[dict[type[Event], Shape]] = {
         ("process",), ("end",), ("event.reason", "xproxy.sessions_aborted"), ("success", "failure"), Scope.PROXY
     ),
     ConfigChanged: Shape(("configuration",), ("change",), (), ("success", "failure"), Scope.PROXY),
+    CaptureStarted: Shape(
+        ("configuration",), ("change",), ("xproxy.capture.directory", "xproxy.capture.bodies"), _OK, Scope.PROXY
+    ),
+    CaptureStopped: Shape(
+        ("configuration",),
+        ("change",),
+        ("event.reason", "xproxy.capture.sessions", "xproxy.capture.sessions_lost", "xproxy.capture.bytes"),
+        ("success", "failure"),
+        Scope.PROXY,
+    ),
+    KeylogOpened: Shape(("configuration",), ("change",), ("xproxy.keylog.path",), _OK, Scope.PROXY),
     LimitReached: Shape(
         _NETWORK, ("info",), ("xproxy.limit.name", "xproxy.limit.value", "xproxy.limit.closes"), scope=Scope.EITHER
     ),
@@ -900,6 +914,30 @@ def facts_of(event: Event) -> Facts:
                 "xproxy.control.pid": event.by_pid,
                 "error.message": event.problem,
             }
+        case CaptureStarted():
+            return {
+                "event.outcome": "success",
+                "xproxy.capture.directory": event.directory,
+                "xproxy.capture.bodies": event.bodies,
+                "xproxy.capture.jid": event.jid,
+                "xproxy.capture.net": event.net,
+                "xproxy.capture.actions": event.actions,
+                "xproxy.control.uid": event.by_uid,
+                "xproxy.control.pid": event.by_pid,
+            }
+        case CaptureStopped():
+            return {
+                "event.outcome": "success" if event.reason in ("asked", "shutdown") else "failure",
+                "event.reason": event.reason,
+                "error.message": event.problem,
+                "xproxy.capture.sessions": event.sessions,
+                "xproxy.capture.sessions_lost": event.sessions_lost,
+                "xproxy.capture.bytes": event.bytes,
+                "xproxy.control.uid": event.by_uid,
+                "xproxy.control.pid": event.by_pid,
+            }
+        case KeylogOpened():
+            return {"event.outcome": "success", "xproxy.keylog.path": event.path}
         case LimitReached():
             return {
                 "xproxy.limit.name": event.limit,

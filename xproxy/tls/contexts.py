@@ -63,7 +63,9 @@ class _Cache(Generic[Context]):
 class ClientLegContexts:
     """Contexts in which we are the server."""
 
-    def __init__(self, *, contexts_max: int = CONTEXTS_MAX) -> None:
+    def __init__(self, *, contexts_max: int = CONTEXTS_MAX, keylog: Path | None = None) -> None:
+        """``keylog``: the file of session keys (keylog.py)."""
+        self._keylog = keylog
         self._cache: _Cache[ssl.SSLContext] = _Cache(contexts_max)
 
     def get(self, files: LeafFiles, *, version: int, alpn: str | None) -> ssl.SSLContext:
@@ -72,7 +74,7 @@ class ClientLegContexts:
         Raises: FileProblem if OpenSSL does not take the certificate.
         """
         key = (files.facts.sha256, files.key_path, version, alpn)
-        return self._cache.get(key, lambda: _client_leg(files, version, alpn))
+        return self._cache.get(key, lambda: _logging_keys(_client_leg(files, version, alpn), self._keylog))
 
     def clear(self) -> None:
         """Forget all: certificates were read anew. Sessions keep the context they have."""
@@ -93,19 +95,24 @@ class ServerLegContexts:
         verify: bool,
         minimum_version: int = TLS_1_2,
         contexts_max: int = CONTEXTS_MAX,
+        keylog: Path | None = None,
     ) -> None:
+        """``keylog``: the file of session keys (keylog.py)."""
+        self._keylog = keylog
         self.authorities = authorities
         self.verify = verify
         self.minimum_version = minimum_version
         self._cache: _Cache[ssl.SSLContext] = _Cache(contexts_max)
 
     @classmethod
-    def load(cls, ca_file: Path | None, *, verify: bool, minimum_version: int = TLS_1_2) -> "ServerLegContexts":
+    def load(
+        cls, ca_file: Path | None, *, verify: bool, minimum_version: int = TLS_1_2, keylog: Path | None = None
+    ) -> "ServerLegContexts":
         """Return contexts that trust the authorities in ``ca_file``, or the system's.
 
         Raises: FileProblem.
         """
-        return cls(Authorities.load(ca_file), verify=verify, minimum_version=minimum_version)
+        return cls(Authorities.load(ca_file), verify=verify, minimum_version=minimum_version, keylog=keylog)
 
     def get(self, *, top_version: int, alpn: tuple[str, ...]) -> ssl.SSLContext:
         """Return the context that goes no higher than ``top_version`` and offers what of ``alpn`` we know.
@@ -136,7 +143,7 @@ class ServerLegContexts:
         self.authorities.load_into(context)
         if offer:
             context.set_alpn_protocols(list(offer))
-        return context
+        return _logging_keys(context, self._keylog)
 
 
 def _client_leg(files: LeafFiles, version: int, alpn: str | None) -> ssl.SSLContext:
@@ -148,6 +155,12 @@ def _client_leg(files: LeafFiles, version: int, alpn: str | None) -> ssl.SSLCont
     files.load_into(context)
     if alpn is not None:
         context.set_alpn_protocols([alpn])
+    return context
+
+
+def _logging_keys(context: ssl.SSLContext, path: Path | None) -> ssl.SSLContext:
+    if path is not None:
+        context.keylog_filename = str(path)
     return context
 
 

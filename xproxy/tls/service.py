@@ -23,6 +23,7 @@ from xproxy.tls.authority import Authority, LeavesMaxReached, may_mint
 from xproxy.tls.contexts import ClientLegContexts, ServerLegContexts
 from xproxy.tls.credential import LeafFiles, ServerFiles
 from xproxy.tls.failures import HandshakeRefused
+from xproxy.tls.keylog import make_keylog
 from xproxy.tls.verify import UpstreamIdentity, judge_upstream, refused_certificate, verify_upstream
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,9 @@ class TlsService:
         self._state = state
         self._now = now
         self.on_leaves_max = on_leaves_max
-        self._client_leg = ClientLegContexts()
+        if settings.keylog_file is not None:
+            make_keylog(settings.keylog_file)
+        self._client_leg = ClientLegContexts(keylog=settings.keylog_file)
         self._material = self._read()
 
     @property
@@ -99,7 +102,9 @@ class TlsService:
                         "CA, which clients must then trust",
                         path=path,
                     ) from refused
-        server_leg = ServerLegContexts.load(upstream.ca_file, verify=upstream.verify == "full")
+        server_leg = ServerLegContexts.load(
+            upstream.ca_file, verify=upstream.verify == "full", keylog=settings.keylog_file
+        )
         return _Material(files=files, authority=authority, server_leg=server_leg)
 
     # The server leg ---------------------------------------------------------------------------------------------

@@ -280,7 +280,7 @@ class Authentication:
         """Begin an attempt with a mechanism as ``sent``; say what is odd about that."""
         self._count += 1
         self.challenged_at_ns = None
-        mechanism = self.mechanism = sent if _NAME.fullmatch(sent) else _NO_NAME
+        mechanism = self.mechanism = sent if is_mechanism_name(sent) else _NO_NAME
         # RFC 6120 section 6.4.2: the server drops the handshake that is under way. It may have judged it already.
         self._overlapped = self.in_progress
         attempt = self._attempt = _Attempt(
@@ -495,6 +495,11 @@ class Authentication:
             return None
         ja4 = (client.ja4 if client is not None else None) or ""
         return keyed_hash(self._key, "login", f"{attempt.identity.authcid}\0{self._domain or ''}\0{ja4}")
+
+
+def is_mechanism_name(text: str) -> bool:
+    """Return whether ``text`` can be told as the name of a mechanism: anything else could be a payload."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _element_inside(element: etree._Element, attempt: _Attempt) -> list[Event]:

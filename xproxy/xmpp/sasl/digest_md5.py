@@ -16,7 +16,7 @@ from xproxy.xmpp.sasl.opaque import NO_CHALLENGE, NO_IDENTITY
 
 # RFC 2831 section 7.1. White space and empty elements are allowed between directives. Nothing is given back ("*+"):
 # two loops over white space side by side would take quadratic time over what a stranger writes.
-_DIRECTIVE: Final = re.compile(
+DIRECTIVE: Final = re.compile(
     rb"[ \t\r\n,]*+(?P<key>[A-Za-z0-9\-]++)[ \t\r\n]*+=[ \t\r\n]*+"
     rb'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^ \t\r\n,"]*+))[ \t\r\n]*+(?=,|\Z)',
     re.DOTALL,
@@ -25,7 +25,7 @@ _REST: Final = re.compile(rb"[ \t\r\n,]*")
 _SEPARATOR: Final = re.compile(rb"[ \t\r\n]*,[ \t\r\n]*")
 _QUOTED_PAIR: Final = re.compile(rb"\\(.)", re.DOTALL)
 
-_WANTED: Final = frozenset({b"username", b"realm", b"authzid", b"charset", b"qop"})
+WANTED: Final = frozenset({b"username", b"realm", b"authzid", b"charset", b"qop"})
 _SECURITY_LAYERS: Final = frozenset({b"auth-int", b"auth-conf"})
 
 
@@ -72,10 +72,10 @@ def _read_directives(payload: bytes) -> tuple[dict[bytes, bytes], bool]:
     wanted: dict[bytes, bytes] = {}
     well_formed = True
     position = 0
-    while match := _DIRECTIVE.match(payload, position):
+    while match := DIRECTIVE.match(payload, position):
         position = match.end()
         key = match["key"].lower()
-        if key not in _WANTED:
+        if key not in WANTED:
             continue
         if key in wanted:
             well_formed = False

@@ -111,7 +111,7 @@ def _read_server_first(payload: bytes, hash_octets: int | None) -> Challenge:
         seen += field[:1]
         if field.startswith(b"i=") and iterations is None and _ITERATIONS.fullmatch(field, 2):
             iterations = int(field[2:])
-        elif field.startswith(b"h=") and h is None and _is_hash(field[2:], hash_octets):
+        elif field.startswith(b"h=") and h is None and is_hash(field[2:], hash_octets):
             h = field[2:].decode()
         elif field.startswith(b"t=") and t is None and _VERSION.fullmatch(field, 2):
             t = field[2:].decode()
@@ -123,7 +123,7 @@ def _read_server_first(payload: bytes, hash_octets: int | None) -> Challenge:
     return Challenge(iterations=iterations, has_h=b"h" in seen, has_t=b"t" in seen, h=h, t=t, problem=problem)
 
 
-def _is_hash(octets: bytes, length: int | None) -> bool:
+def is_hash(octets: bytes, length: int | None) -> bool:
     """Return whether this is the base64 of ``length`` octets. Anything else could be a salt in the wrong place."""
     if length is None or len(octets) != (length + 2) // 3 * 4:
         return False

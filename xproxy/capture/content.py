@@ -1,0 +1,179 @@
+"""What of an element stays in a capture: the tables, an allow-list as in ``xproxy.xmpp.redact``.
+
+Two levels. *Hidden* (the default): names of elements and attributes, and of values and text what the log or the
+analysis reads, or what is of a closed set. *Bodies* (``--capture-bodies``): everything but what is a secret by its
+name. SASL payloads and stream management ids are treated in both by ``xproxy.capture.redact``.
+"""
+
+import enum
+import re
+from typing import Final
+
+from xproxy.xmpp import auth, ns, sasl2
+
+
+class Rule(enum.Enum):
+    """What becomes of a text or a value."""
+
+    KEEP = enum.auto()
+    HIDE = enum.auto()
+    ALIAS = enum.auto()  # an id: another one of the same length, the same each time
+    PAYLOAD = enum.auto()  # of SASL
+    SEAL = enum.auto()  # hide it, and whatever stands inside
+    VALUE = enum.auto()  # keep it if it is of a closed set
+    FIELD = enum.auto()  # of a form: what its field is called decides
+    IF_TOLD = enum.auto()  # an error's text: what the log told of it stays
+    MECHANISM = enum.auto()  # where the log tells it: anything else could be a payload
+
+
+_SASL: Final = f"{{{ns.SASL}}}"
+_SASL2: Final = f"{{{ns.SASL2}}}"
+
+# Text that the log reads, or that says how the protocol is spoken.
+_TEXTS: Final[frozenset[str]] = frozenset(
+    {
+        f"{_SASL}mechanism",
+        f"{_SASL2}mechanism",
+        f"{{{ns.FAST}}}mechanism",
+        f"{{{ns.SASL_UPGRADE}}}upgrade",
+        f"{_SASL2}upgrade",
+        f"{_SASL2}task",
+        f"{_SASL2}software",
+        f"{_SASL2}authorization-identifier",
+        f"{_SASL2}authorization-identity",
+        f"{{{ns.BIND2}}}tag",
+        f"{{{ns.BIND2_OLD}}}tag",
+        f"{{{ns.BIND}}}resource",
+        f"{{{ns.BIND}}}jid",
+        f"{{{ns.IQ_AUTH}}}username",
+        f"{{{ns.LIMITS}}}max-bytes",
+        f"{{{ns.LIMITS}}}idle-seconds",
+        f"{{{ns.STREAM_ERRORS}}}see-other-host",
+        "{http://jabber.org/features/compress}method",
+        f"{{{ns.COMPRESS}}}method",
+    }
+)
+# Text of a closed set, or a number: what a program must be able to read when the capture is replayed to it.
+_NUMBER: Final = re.compile(rb"-?[0-9]{1,9}")
+_VALUES: Final[dict[str, re.Pattern[bytes]]] = {
+    **{f"{{{content}}}show": re.compile(rb"away|chat|dnd|xa") for content in ns.CONTENT},
+    **{f"{{{content}}}priority": _NUMBER for content in ns.CONTENT},
+    "{http://jabber.org/protocol/rsm}max": _NUMBER,
+    "{http://jabber.org/protocol/rsm}count": _NUMBER,
+}
+_ERROR_TEXTS: Final = frozenset(
+    {
+        f"{{{ns.STANZA_ERRORS}}}text",
+        f"{{{ns.STREAM_ERRORS}}}text",
+        f"{_SASL}text",
+        f"{_SASL2}text",
+    }
+)
+PAYLOADS: Final = frozenset(
+    {auth.AUTH, auth.RESPONSE, auth.CHALLENGE, auth.SUCCESS, sasl2.RESPONSE, sasl2.CHALLENGE}
+)  # on the first level
+INNER_PAYLOADS: Final = frozenset({f"{_SASL2}initial-response", f"{_SASL2}additional-data"})
+INNER_PARENTS: Final = frozenset({sasl2.AUTHENTICATE, sasl2.SUCCESS, sasl2.CONTINUE, sasl2.FAILURE})
+
+FIELD: Final = f"{{{ns.DATA_FORM}}}field"
+FIELD_VALUE: Final = f"{{{ns.DATA_FORM}}}value"
+_FORM_TYPE: Final = re.compile(rb"[a-z0-9:/#.\-_]{1,80}")  # a namespace
+_FORM_TYPE_HEADS: Final = (b"http://jabber.org/protocol/", b"jabber:iq:", b"urn:xmpp:", b"urn:ietf:params:xml:ns:")
+
+# Attributes without a prefix whose values are addresses, ids, numbers or words of the protocol.
+_ATTRIBUTES: Final = frozenset(
+    {
+        "action", "affiliation", "algo", "approved", "ask", "block-size", "by", "category", "code", "count", "expiry",
+        "feature", "from", "h", "hash", "id", "index", "invalidate", "jid", "location", "max", "mechanism", "mode",
+        "namespace", "node", "queryid", "resume", "role", "send-count", "stamp", "status", "subscription",
+        "tls-0rtt", "to", "type", "upgrade", "var", "ver", "version", "xml:lang",
+    }
+)  # fmt: skip
+# ... and of these only what is of the kind they are read as; anything else is read as nothing, and so is filler.
+_ATTRIBUTE_VALUES: Final[dict[str, re.Pattern[bytes]]] = {
+    "code": re.compile(rb"[0-9]{3}"),
+    **{name: re.compile(rb"[0-9]{1,16}") for name in ("count", "h", "index", "max", "send-count")},
+    **{name: re.compile(rb"true|false|0|1") for name in ("approved", "invalidate", "resume", "tls-0rtt")},
+}
+_ALIASED: Final = frozenset(
+    {
+        *((f"{{{namespace}}}enabled", "id") for namespace in ns.SM),
+        *((f"{{{namespace}}}{name}", "previd") for namespace in ns.SM for name in ("resume", "resumed")),
+        (f"{_SASL2}user-agent", "id"),
+        (f"{{{ns.STREAMS}}}stream", "id"),
+    }
+)
+_MECHANISMS: Final = frozenset({auth.AUTH, sasl2.AUTHENTICATE})
+
+# With bodies: what is a secret by its name, in whatever namespace.
+_SECRET_TEXTS: Final = frozenset(
+    {
+        "password", "old_password", "digest", "token", "secret", "key", "hashed-token", "header", "preauth", "pin",
+        "new_password", "passphrase", "psk", "credential", "credentials", "authorization", "task-data", "hash",
+        "salt", "parameters", "handshake", "verify", "result", "cookie", "device",
+    }
+)  # fmt: skip
+_SECRET_ATTRIBUTES: Final = frozenset(
+    {"password", "token", "secret", "pwd", "key", "key-params", "key-salt", "ufrag", "url", "credential", "pin"}
+)
+_SECRET_FIELD: Final = re.compile(rb"pass|secret|token|pin\b|otp|key|credential|auth", re.IGNORECASE)
+_OWN_KEYS: Final = frozenset({f"{{{ns.DIALBACK}}}result", f"{{{ns.DIALBACK}}}verify", f"{{{ns.COMPONENT}}}handshake"})
+_NO_SECRETS: Final = frozenset({"result", "verify", "hash", "header"})  # elsewhere these are ordinary names
+
+
+class Content:
+    """The tables for one of the two levels."""
+
+    def __init__(self, *, bodies: bool) -> None:
+        """``bodies``: keep what people say to each other."""
+        self.bodies = bodies
+
+    def text(self, tag: str, depth: int, parent: str | None) -> Rule:
+        """Say what becomes of the text in ``tag``, which stands ``depth`` elements below the first level."""
+        if (depth == 0 and tag in PAYLOADS) or (depth == 1 and tag in INNER_PAYLOADS and parent in INNER_PARENTS):
+            return Rule.PAYLOAD
+        if tag == FIELD_VALUE and parent == FIELD:
+            return Rule.FIELD
+        if tag in _TEXTS:
+            return Rule.KEEP
+        if self.bodies:
+            return Rule.SEAL if _is_secret(tag) else Rule.KEEP
+        if tag in _ERROR_TEXTS:
+            return Rule.IF_TOLD
+        return Rule.VALUE if tag in _VALUES else Rule.HIDE
+
+    def is_value(self, tag: str, raw: bytes) -> bool:
+        """Return whether ``raw`` is of the closed set that the text of ``tag`` is of."""
+        return _VALUES[tag].fullmatch(raw.strip()) is not None
+
+    def form_type(self, value: bytes) -> Rule:
+        """Say what becomes of the value of the field FORM_TYPE, which names what a form is about."""
+        value = value.strip()
+        known = _FORM_TYPE.fullmatch(value) is not None and value.startswith(_FORM_TYPE_HEADS)
+        return Rule.KEEP if known else Rule.HIDE
+
+    def field(self, var: bytes, kind: bytes) -> Rule:
+        """Say what becomes of the values of another field of a form."""
+        secret = kind == b"text-private" or _SECRET_FIELD.search(var) is not None
+        return Rule.KEEP if self.bodies and not secret else Rule.HIDE
+
+    def attribute(self, tag: str, name: str, raw: bytes) -> Rule:
+        """Say what becomes of ``raw``, the value of an attribute; ``name`` as it is written, with its prefix."""
+        if name == "xmlns" or name.startswith("xmlns:"):
+            return Rule.KEEP
+        if (tag, name) in _ALIASED:
+            return Rule.ALIAS
+        if name == "mechanism" and tag in _MECHANISMS:
+            return Rule.MECHANISM
+        if self.bodies:
+            return Rule.HIDE if name.rpartition(":")[2] in _SECRET_ATTRIBUTES else Rule.KEEP
+        if (pattern := _ATTRIBUTE_VALUES.get(name)) is not None:
+            return Rule.KEEP if pattern.fullmatch(raw.strip()) else Rule.HIDE
+        return Rule.KEEP if name in _ATTRIBUTES else Rule.HIDE
+
+
+def _is_secret(tag: str) -> bool:
+    local = tag.rpartition("}")[2].lower()
+    if tag in _OWN_KEYS:
+        return True
+    return local in _SECRET_TEXTS and (local not in _NO_SECRETS or tag.startswith((_SASL2, f"{{{ns.UPLOAD}}}")))
