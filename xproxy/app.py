@@ -440,6 +440,7 @@ class _App:
                 sessions_max=settings.sessions.sessions_max,
                 arriving=self._proxy.arriving,
                 health_checks=self._proxy.health_checks,
+                refusing=self._proxy.is_refusing,
                 drain_seconds_left=self._proxy.drain_seconds_left,
                 journal_health=journal.health if journal is not None else None,
                 journal_entries=journal.durable_size if journal is not None else 0,
