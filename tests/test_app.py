@@ -32,7 +32,6 @@ from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
 from xproxy.control.address import control_socket, is_socket
 from xproxy.control.client import ControlClient
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
-from xproxy.events import Level
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.journal.format import Entry, EntryType, entries
 from xproxy.journal.lock import JournalLocked
@@ -41,12 +40,10 @@ from xproxy.journal.reader import StreamReader
 from xproxy.journal.verify import Verdict, verify_journal
 from xproxy.journal.writer import JournalDown
 from xproxy.log.filters import LevelFilter
-from xproxy.log.jsonl import JsonLinesFile
-from xproxy.log.view import HumanView
+from xproxy.log.outputs import open_log
 from xproxy.peer.server import Server
 from xproxy.proxy.route import Asked, Candidate, Candidates, FixedRoute, NoCandidate
-from xproxy.record.identities import IdentityKey
-from xproxy.record.recorder import Observer, ProxyRecorder, Record
+from xproxy.record.recorder import Observer, ProxyRecorder
 from xproxy.tls.service import TlsService
 
 OBSERVER = Observer(version="0", hostname="gw1", boot_id="5f" * 16)
@@ -157,53 +154,6 @@ async def test_records_cover_identities_as_configured(settings: Settings, mode: 
         assert b"127.0.0.1" not in settings.log.path.read_bytes()
 
 
-def test_the_key_of_pseudonyms_is_made_once_and_replaced_every_month(settings: Settings) -> None:
-    at_ns, next_month_ns = 1_700_000_000_000_000_000, 1_701_388_800_000_000_000
-    settings = attrs.evolve(settings, log=LogSettings(identities="pseudonym"))
-    directory = settings.state.directory
-    directory.mkdir()
-    path = directory / "identities.key"
-
-    first = app.open_identities(settings, at_ns)
-    again = app.open_identities(settings, at_ns)
-    assert first is not None
-    assert again is not None
-    assert first.stamp == again.stamp
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    key = IdentityKey.from_bytes(path.read_bytes())
-    first.reach(next_month_ns)  # while it runs
-    assert IdentityKey.from_bytes(path.read_bytes()) == key.at(next_month_ns)
-    path.write_bytes(key.to_bytes())
-    later = app.open_identities(settings, next_month_ns)  # at the start
-    assert later is not None
-    assert later.stamp == first.stamp
-    assert IdentityKey.from_bytes(path.read_bytes()) == key.at(next_month_ns)
-    assert [entry.name for entry in directory.iterdir()] == ["identities.key"]
-
-    path.write_bytes(b"no key")
-    with pytest.raises(FileProblem, match=r"is none: .*restore it, or delete it") as caught:
-        app.open_identities(settings, at_ns)
-    assert "no key" not in str(caught.value)
-    assert app.open_identities(attrs.evolve(settings, log=LogSettings()), at_ns) is None
-
-
-def test_a_key_that_cannot_be_replaced_is_said(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = attrs.evolve(settings, log=LogSettings(identities="pseudonym"))
-    settings.state.directory.mkdir()
-    identities = app.open_identities(settings, 1_700_000_000_000_000_000)
-    assert identities is not None
-
-    def crash(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", crash)
-    identities.reach(1_701_388_800_000_000_000)
-    assert "last month's pseudonyms is still there" in caplog.text
-    assert [entry.name for entry in settings.state.directory.iterdir()] == ["identities.key"]
-
-
 async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:
     before = set(os.listdir("/proc/self/fd"))
     async with trio.open_nursery() as nursery:
@@ -260,7 +210,7 @@ async def test_a_slow_name_service_only_delays(
 
 async def reload(settings: Settings, reread: app.Reread | None) -> None:
     """Start, send what SIGHUP sends, stop."""
-    with app.open_log(settings.log, LevelFilter(), NOWHERE, lambda: None) as channel:
+    with open_log(settings.log, LevelFilter(), NOWHERE, lambda: None) as channel:
         running = app._App(
             settings=settings,
             reread=reread,
@@ -332,18 +282,6 @@ async def test_a_log_without_reader_ends_the_run(settings: Settings) -> None:
             running.stop("finished")
 
 
-async def test_records_that_could_not_be_written_are_no_success(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close = app.RecordChannel.close
-    monkeypatch.setattr("xproxy.log.channel.RecordChannel.close", lambda self: close(self) + 3)
-    with (
-        pytest.raises(EnvironmentProblem, match="3 records could not be written to"),
-        app.open_log(settings.log, LevelFilter(), NOWHERE, lambda: None),
-    ):
-        pass
-
-
 def test_the_descriptor_limit_is_raised(caplog: pytest.LogCaptureFixture) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -352,65 +290,6 @@ def test_the_descriptor_limit_is_raised(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.text == ""
     app.raise_descriptor_limit(sessions_max=hard)
     assert "open files allow about" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("path", "format_", "terminal", "types"),
-    [
-        (False, "auto", True, [HumanView]),
-        (False, "auto", False, [JsonLinesFile]),
-        (False, "json", True, [JsonLinesFile]),
-        (False, "human", False, [HumanView]),
-        (True, "auto", True, [JsonLinesFile, HumanView]),
-        (True, "auto", False, [JsonLinesFile]),
-        (True, "json", True, [JsonLinesFile]),
-        (True, "human", False, [JsonLinesFile, HumanView]),
-    ],
-)
-def test_what_is_shown_where(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    path: bool,
-    format_: Any,
-    terminal: bool,
-    types: list[type],
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    settings = LogSettings(path=tmp_path / "log" if path else None, format=format_)
-    outputs = list(app.open_outputs(settings))
-    for output in outputs:
-        output.close()
-    assert [type(output) for output in outputs] == types
-
-
-def test_a_server_that_is_down_is_said_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
-    def record(action: str) -> Record:
-        return Record({"event": {"reason": "refused"}}, Level.INFO, action)
-
-    watch = app.UpstreamWatch(HostPort("xmpp.example.org", 5222))
-    watch.take([record("upstream-connected"), record("upstream-failed"), record("upstream-failed")])
-    watch.take([record("stream-opened"), record("upstream-connected"), record("upstream-connected")])
-    assert [message.split(",")[0] for message in caplog.messages] == [
-        "the server xmpp.example.org:5222 cannot be reached (refused)",
-        "the server xmpp.example.org:5222 can be reached again",
-    ]
-
-
-def test_servers_of_several_domains_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
-    def record(action: str, domain: str, reason: str = "refused") -> Record:
-        return Record({"event": {"reason": reason}, "xmpp": {"domain": domain}}, Level.INFO, action)
-
-    watch = app.UpstreamWatch(UpstreamFrom.SRV)
-    watch.take([record("upstream-failed", "one.example"), record("upstream-connected", "two.example")])
-    watch.take([record("upstream-failed", "stranger.example", "domain-not-allowed")])
-    watch.take([record("upstream-failed", "two.example"), record("upstream-connected", "one.example")])
-    watch.take([record("upstream-failed", f"{number}.example") for number in range(1_000)])
-    assert [message.split(",")[0] for message in caplog.messages[:3]] == [
-        "the server of one.example cannot be reached (refused)",
-        "the server of two.example cannot be reached (refused)",
-        "the server of one.example can be reached again",
-    ]
-    assert len(caplog.messages) == 2 + app.SERVERS_WATCHED_MAX
 
 
 class Places:
