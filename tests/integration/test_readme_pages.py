@@ -233,10 +233,9 @@ def test_the_page_before_prosody_with_the_clients_addresses(stage: Stage, leaf: 
 
     def exchanged(lua: str) -> str:
         kept = [line for line in lua.splitlines() if not line.startswith(("c2s_ports", "c2s_interfaces"))]
-        modules = stage.real(instead).replace("modules_enabled = { ", "modules_enabled = { ")
         joined = "\n".join(kept).replace('"version"', '"version", "net_proxy"')
-        without = "\n".join(line for line in modules.splitlines() if not line.startswith("modules_enabled"))
-        return joined.replace("VirtualHost", f"{without}\nVirtualHost", 1)
+        rest = "\n".join(line for line in stage.real(instead).splitlines() if "modules_enabled" not in line)
+        return joined.replace("VirtualHost", f"{rest}\nVirtualHost", 1)
 
     _move_prosody(stage, page, leaf, stack, exchanged)
     config = stage.root / "etc/xproxy/xproxy.toml"
