@@ -137,3 +137,41 @@ def test_who_is_at_the_other_end_on_macos() -> None:
         return struct.pack("=i", 4711)
 
     assert system.peer_on_macos(SimpleNamespace(getsockopt=getsockopt)) == (4711, 501)
+
+
+DEPRIVED = """
+import os, pkgutil, select, socket, types, importlib, sys
+import trio, trio._core._io_epoll
+trio._core._io_epoll.select = types.SimpleNamespace(**vars(select))  # trio itself stays on Linux
+for module, names in (
+    (select, "epoll EPOLLIN EPOLLOUT EPOLLERR EPOLLHUP EPOLLET"),
+    (os, "fdatasync posix_fallocate memfd_create MFD_CLOEXEC eventfd pipe2 sched_getaffinity O_TMPFILE posix_fadvise"),
+    (socket, "SO_PEERCRED TCP_INFO TCP_KEEPIDLE TCP_USER_TIMEOUT TCP_QUICKACK SOCK_CLOEXEC SOCK_NONBLOCK SO_DOMAIN"),
+):
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+import xproxy
+for module in pkgutil.walk_packages(xproxy.__path__, "xproxy."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+from xproxy.cli.main import main
+sys.exit(main(["demo", "--dir", sys.argv[1], "--log-format", "json"]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are missing by themselves")
+def test_where_they_are_missing_everything_is_imported_and_the_demo_runs(tmp_path: Path) -> None:
+    """As on macOS: names that only Linux has are gone, not just left alone."""
+    done = subprocess.run(
+        [sys.executable, "-c", DEPRIVED, str(tmp_path / "demo")],
+        env=os.environ | {system.PORTABLE_VARIABLE: "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "session-resumed" in done.stdout
+    assert "Traceback" not in done.stderr

@@ -18,7 +18,7 @@ import trio
 
 from tests.support.accounts import DOMAIN, PASSWORDS
 from tests.support.canary import Canary
-from tests.support.dnsmasq import running_dnsmasq
+from tests.support.dns import host, not_offered, running_dns, srv
 from tests.support.ejabberd import Ejabberd, running_ejabberd
 from tests.support.examining import Found, examined
 from tests.support.mint import Leaf, Mint
@@ -462,6 +462,18 @@ async def test_a_limit_of_connections_is_not_taken_for_something_else(ward: Ward
 
 @PROSODY
 @pytest.mark.skipif(not COMMUNITY.exists(), reason="Debian package prosody-modules is not installed")
+async def test_a_server_that_falls_silent_above_tls(ward: Ward) -> None:
+    """Debian's mod_sasl2 is for a later Prosody: 0.12.3 fails in it while it makes its features."""
+    with ward.server("prosody", {'"carbons"': '"carbons", "sasl2"'}) as server:
+        found = await ward.examine(server.starttls_port, step_seconds_max=1.0)
+    assert found.severity("stream") is PROBLEM
+    assert "says nothing within 1 s at opening the stream above TLS" in found["stream"].finding
+    assert found.severity("certificate") is found.severity("starttls") is OK
+    assert found.all("mechanisms") == []
+
+
+@PROSODY
+@pytest.mark.skipif(not COMMUNITY.exists(), reason="Debian package prosody-modules is not installed")
 async def test_logins_by_certificate(ward: Ward) -> None:
     """mod_auth_ccert offers EXTERNAL."""
     host = f'VirtualHost "{DOMAIN}"'
@@ -542,18 +554,19 @@ async def test_srv_records_of_a_real_name_server(ward: Ward) -> None:
     assert shutil.which("dnsmasq")
     with ward.server("prosody") as server:
         starttls, direct = server.starttls_port, server.direct_tls_port
-        here = (f"host-record=xmpp.{DOMAIN},127.0.0.1", f"host-record=other.{DOMAIN},127.0.0.2")
-        client = f"srv-host=_xmpp-client._tcp.{DOMAIN},xmpp.{DOMAIN},{starttls},5,0"
-        with running_dnsmasq(*here, client, f"srv-host=_xmpps-client._tcp.{DOMAIN},xmpp.{DOMAIN},{direct},5,0") as at:
-            found = await ward.examine(None, host=DOMAIN, nameserver=at)
+        here = (host(f"xmpp.{DOMAIN}", "127.0.0.1"), host(f"other.{DOMAIN}", "127.0.0.2"))
+        client = srv(DOMAIN, target=f"xmpp.{DOMAIN}", port=starttls, priority=5)
+        with_tls = srv(DOMAIN, target=f"xmpp.{DOMAIN}", port=direct, priority=5, direct=True)
+        with running_dns(ward.directory, *here, client, with_tls) as names:
+            found = await ward.examine(None, host=DOMAIN, nameserver=HostPort("127.0.0.1", names.port))
         assert found.severity("dns-xmpp-client") is found.severity("dns-xmpps-client") is NOTE
         assert f"STARTTLS is on port {starttls}, direct TLS on port {direct}" in found["direct-tls"].finding
         assert found.severity("certificate") is OK
-        away = f"srv-host=_xmpp-client._tcp.{DOMAIN},other.{DOMAIN},5222,9,0"
+        away = srv(DOMAIN, target=f"other.{DOMAIN}", port=5222, priority=9)
         # dnsmasq's way to say any type: 52 is TLSA, 3 1 1 and a hash.
-        tlsa = f"dns-rr=_{starttls}._tcp.xmpp.{DOMAIN},52,030101{'ab' * 32}"
-        with running_dnsmasq(*here, client, away, tlsa, f"srv-host=_xmpps-client._tcp.{DOMAIN}") as at:
-            found = await ward.examine(starttls, nameserver=at)
+        tlsa = f"--dns-rr=_{starttls}._tcp.xmpp.{DOMAIN},52,030101{'ab' * 32}"
+        with running_dns(ward.directory, *here, client, away, tlsa, not_offered(DOMAIN, direct=True)) as names:
+            found = await ward.examine(starttls, nameserver=HostPort("127.0.0.1", names.port))
         assert found.severity("dns-xmpp-client") is found.severity("dane") is WARNING
         assert f"leads to other.{DOMAIN}:5222, not to 127.0.0.1" in found["dns-xmpp-client"].finding
         assert "decidedly not offered" in found["dns-xmpps-client"].finding

@@ -5,6 +5,7 @@ keys, so they mix freely. A problem is reported at the place that gave the value
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,7 @@ def _take_credentials(environment: Mapping[str, str], given: dict[Key, _Given]) 
         return
     for credential in CREDENTIALS:
         path = Path(directory, credential.name)
-        if (credential.section, credential.key) not in given and path.exists():
+        if (credential.section, credential.key) not in given and os.path.exists(path):
             where = f"credential {credential.name}"
             given[credential.section, credential.key] = _Given(value=str(path), where=where)
 

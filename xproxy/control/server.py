@@ -122,29 +122,20 @@ class ControlServer:
 
     async def _accept(self, sock: socket.socket, connections: trio.Nursery) -> None:
         """Accept; with the descriptor that is kept for it when the sessions have all others: then one is asked most."""
-        reserve: int | None = _open_reserve()
+        reserve: int | None = None
         try:
             while True:
-                await trio.lowlevel.wait_readable(sock)
                 if reserve is None:
                     reserve = _open_reserve()
-                try:
-                    connection, _ = sock.accept()
-                except BlockingIOError:  # it has gone again
-                    continue
-                except OSError as error:
-                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                        raise
-                    if reserve is None:
-                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
-                        continue
+                await trio.lowlevel.wait_readable(sock)
+                connection = _accept_one(sock)
+                if connection is None and reserve is not None:
                     os.close(reserve)
                     reserve = None
-                    try:
-                        connection, _ = sock.accept()
-                    except OSError:
-                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
-                        continue
+                    connection = _accept_one(sock)
+                if connection is None:  # whatever it is, the proxy does not end for it
+                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    continue
                 connections.start_soon(self._connection, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
         finally:
             if reserve is not None:
@@ -222,6 +213,15 @@ def _open_reserve() -> int | None:
     try:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
+        return None
+
+
+def _accept_one(sock: socket.socket) -> socket.socket | None:
+    try:
+        return sock.accept()[0]
+    except OSError as error:  # no descriptor, or it has gone again
+        if not isinstance(error, BlockingIOError) and error.errno not in (errno.EMFILE, errno.ENFILE):
+            log.warning("the control socket cannot take a connection: %s", error)
         return None
 
 

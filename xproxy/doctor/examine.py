@@ -16,7 +16,8 @@ import trio
 from xproxy.config.address import HostPort
 from xproxy.doctor import bans, certificate, login, offer, proxied, reach, scram, signed, srv
 from xproxy.doctor.findings import Finding, Severity
-from xproxy.doctor.look import LIMITS, Look, Offered, Step, Visitor, Way
+from xproxy.doctor.look import LIMITS, Look, Offered, Visitor, Way
+from xproxy.doctor.stop import Step
 from xproxy.jid import Jid, JidError, domain_to_ascii
 from xproxy.peer.client import Mode
 from xproxy.peer.errors import PeerError
@@ -177,7 +178,7 @@ class _Examination:
             for number, each in enumerate(leads):
                 if each.targets:
                     record = each.targets[0][0]
-                    places[number] = HostPort(record.target, record.port)
+                    places[number] = HostPort(record.host, record.port)
         return places[0], places[1]
 
     async def _touch(self, addresses: tuple[str, ...], ports: tuple[int, int]) -> str | None:

@@ -474,7 +474,7 @@ class EpollPlane(_Turns):
             del self._legs[leg.fd]
             self._epoll_of(leg).unregister(leg.fd)
 
-    def _epoll_of(self, leg: Leg) -> select.epoll:
+    def _epoll_of(self, leg: Leg) -> "select.epoll":  # in quotes: where there is no epoll this module is read too
         epoll = self._costly if leg.is_costly else self._epoll
         assert epoll is not None, "the plane is not running"
         return epoll
@@ -504,7 +504,7 @@ class EpollPlane(_Turns):
                 self._legs.clear()
                 trio.lowlevel.notify_closing(epoll.fileno())
 
-    async def _visit(self, epoll: select.epoll) -> None:
+    async def _visit(self, epoll: "select.epoll") -> None:
         """Serve what is ready, and what becomes ready within a moment."""
         leave_at = monotonic() + VISIT_SECONDS
         legs, channel = self._legs, self._channel

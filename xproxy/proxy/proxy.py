@@ -132,6 +132,11 @@ class Proxy:
         return sum(listener.waiting for listener in self._listeners)
 
     @property
+    def is_refusing(self) -> bool:
+        """Whether clients are refused because the server is down."""
+        return self._health is not None and self._health.is_down
+
+    @property
     def health_checks(self) -> int:
         """How often a balancer has looked whether we live."""
         return sum(listener.health_checks for listener in self._listeners)
