@@ -30,8 +30,8 @@ RESOLUTION_DELAY_SECONDS: Final = 0.05
 """RFC 8305 section 3: so long an answer of one family waits for that of the other."""
 
 RECORDS_USED_MAX: Final = 32
-"""Of a service, those of the best priorities: more could not be tried within connect_seconds_max, at one each 250 ms, and
-whoever owns the domain chooses how many there are."""
+"""Of a service, those of the best priorities. More could not be tried within connect_seconds_max, at one each 250 ms,
+and whoever owns the domain chooses how many there are."""
 
 RECORDS_KEPT_MAX: Final = 64
 """An answer with more of them is used, but not kept: so the cache is bounded in octets too, about 8 KiB each."""
