@@ -134,7 +134,13 @@ async def run(
             app.abort(reason)
 
     with (
-        open_log(settings.log, levels, settings.upstream.address, partial(give_up, "log-gone")) as mirror,
+        open_log(
+            settings.log,
+            levels,
+            settings.upstream.address,
+            partial(give_up, "log-gone"),
+            listed=listed_domains(settings.upstream),
+        ) as mirror,
         write_journal(
             state,
             settings.journal,
@@ -590,6 +596,12 @@ async def look_up_domains(route: Route, settings: UpstreamSettings) -> None:
         if len(problems) == len(domains) and reason in ("unknown-host", "not-offered"):
             raise AddressProblem(f"the DNS names no server for {domain} ({reason})", hint, address=domain)
         log.warning("the DNS names no server for %s now (%s); going on: %s", domain, reason, hint)
+
+
+def listed_domains(settings: UpstreamSettings) -> frozenset[str] | None:
+    """Return the domains whose servers are the operator's business, where strangers may name any; else None."""
+    served = served_domains(settings)
+    return frozenset(domain.lower() for domain in served) if ANY_DOMAIN in served else None
 
 
 def raise_descriptor_limit(sessions_max: int) -> int:
