@@ -10,10 +10,9 @@ from collections.abc import Callable
 import harness
 
 with harness.instrumented():
-    from xproxy.control.operations import LEVELS
     from xproxy.control.reading import Asked, RequestReader
     from xproxy.control.router import Caller, Document, Refused, Request, Router
-    from xproxy.control.sessions import SORTS
+    from xproxy.control.words import LEVELS, SORTS
 
 WORDS = [
     b"GET ", b"PUT ", b"POST ", b" HTTP/1.1\r\n", b"/v1/", b"sessions", b"log-level", b"?sort=", b"&limit=",

@@ -15,7 +15,7 @@ An input is a script, a line a step; a line of another kind is nothing:
     A name        the client begins SASL mechanism NAME, with a secret; ``R`` it responds, ``Q`` the server challenges,
                   ``Y`` the server accepts
     P number      an element of ``PLANTS`` with secrets in it
-    T, F          TLS comes up on both legs, or fails
+    T, F, U       TLS comes up on both legs, or fails, or the client is let through undecrypted
     E side how    C or S ends its input: c close_notify, t truncated, r reset
     W seconds     time passes
     / size        octets of each read from here on; 0 is all at once
@@ -223,6 +223,8 @@ class Play:
             case "P":
                 side, text = PLANTS[_number(rest) % len(PLANTS)]
                 self.plant(side, text.replace("%s", SECRET))
+            case "U":
+                self.pass_on()
             case "T" | "F":
                 self.secure(fails=kind == "F")
             case "E":
@@ -268,6 +270,12 @@ class Play:
             self.paused.clear()
             return
         self.fail_tls()
+
+    def pass_on(self) -> None:
+        """The client is let through undecrypted, where the server speaks TLS."""
+        if self.session.phase is Phase.SECURING and self.has_server_tls:
+            assert self.take(self.session.tls_passed_on(dialogue.passed_on(), self.now)) == b""
+            self.paused.clear()
 
     def fail_tls(self) -> None:
         """The server leg's handshake fails, or its certificate is for another name."""

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs everything there is to check: format, lint, types, tests, and, without pytest arguments, each fuzz target for
-# ten seconds.
+# Runs everything there is to check: format, lint, types, tests, and, without pytest arguments, what depends on the
+# system a second time without what only Linux has, and each fuzz target for ten seconds.
 #
 #   sh tests/run.sh [--install] [--long] [pytest arguments]
 #
@@ -53,6 +53,7 @@ needs curl curl
 needs systemd systemd-analyze
 needs pipx pipx
 needs strace strace
+needs logrotate logrotate
 needs dnsmasq-base dnsmasq
 needs golang-go go
 needs tshark tshark
@@ -154,6 +155,14 @@ step() { # step NAME COMMAND...: run it; the first failure gives the exit code
 step "format" "$bin/ruff" format --check .
 step "lint" "$bin/ruff" check .
 step "types" "$bin/mypy"
+portable() { # what depends on the system, without what only Linux has: as on macOS
+    XPROXY_PORTABLE=1 "$bin/python" -m pytest -q -p no:cacheprovider tests/test_system.py \
+        tests/proxy/test_plane.py tests/proxy/test_relay.py tests/proxy/test_secure.py tests/proxy/test_passthrough.py \
+        tests/proxy/test_listener.py tests/journal/test_storage.py tests/journal/test_writer.py tests/test_app.py \
+        'tests/integration/test_slixmpp.py::test_outcome_is_the_same_and_the_log_is_as_agreed[login-starttls]' >&2
+}
+[ $# != 0 ] || step "portable" portable
+
 # Its closing line is the last one on standard output: whatever comes behind it goes to standard error.
 step "tests" "$bin/python" -m pytest $long "$@"
 

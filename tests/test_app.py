@@ -21,6 +21,7 @@ import trio
 from tests.support.peer import DOMAIN, PASSWORDS, make_trust
 from xproxy import app
 from xproxy.config.address import HostPort
+from xproxy.config.control import ControlSettings
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.policy import PolicySettings
@@ -28,20 +29,21 @@ from xproxy.config.sessions import SessionLimits
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
+from xproxy.control.address import control_socket, is_socket
+from xproxy.control.client import ControlClient
 from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem
-from xproxy.events import Level
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
 from xproxy.journal.format import Entry, EntryType, entries
 from xproxy.journal.lock import JournalLocked
+from xproxy.journal.query import Query, read_last
+from xproxy.journal.reader import StreamReader
 from xproxy.journal.verify import Verdict, verify_journal
 from xproxy.journal.writer import JournalDown
 from xproxy.log.filters import LevelFilter
-from xproxy.log.jsonl import JsonLinesFile
-from xproxy.log.view import HumanView
+from xproxy.log.outputs import open_log
 from xproxy.peer.server import Server
 from xproxy.proxy.route import Asked, Candidate, Candidates, FixedRoute, NoCandidate
-from xproxy.record.identities import IdentityKey
-from xproxy.record.recorder import Observer, ProxyRecorder, Record
+from xproxy.record.recorder import Observer, ProxyRecorder
 from xproxy.tls.service import TlsService
 
 OBSERVER = Observer(version="0", hostname="gw1", boot_id="5f" * 16)
@@ -152,53 +154,6 @@ async def test_records_cover_identities_as_configured(settings: Settings, mode: 
         assert b"127.0.0.1" not in settings.log.path.read_bytes()
 
 
-def test_the_key_of_pseudonyms_is_made_once_and_replaced_every_month(settings: Settings) -> None:
-    at_ns, next_month_ns = 1_700_000_000_000_000_000, 1_701_388_800_000_000_000
-    settings = attrs.evolve(settings, log=LogSettings(identities="pseudonym"))
-    directory = settings.state.directory
-    directory.mkdir()
-    path = directory / "identities.key"
-
-    first = app.open_identities(settings, at_ns)
-    again = app.open_identities(settings, at_ns)
-    assert first is not None
-    assert again is not None
-    assert first.stamp == again.stamp
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    key = IdentityKey.from_bytes(path.read_bytes())
-    first.reach(next_month_ns)  # while it runs
-    assert IdentityKey.from_bytes(path.read_bytes()) == key.at(next_month_ns)
-    path.write_bytes(key.to_bytes())
-    later = app.open_identities(settings, next_month_ns)  # at the start
-    assert later is not None
-    assert later.stamp == first.stamp
-    assert IdentityKey.from_bytes(path.read_bytes()) == key.at(next_month_ns)
-    assert [entry.name for entry in directory.iterdir()] == ["identities.key"]
-
-    path.write_bytes(b"no key")
-    with pytest.raises(FileProblem, match=r"is none: .*restore it, or delete it") as caught:
-        app.open_identities(settings, at_ns)
-    assert "no key" not in str(caught.value)
-    assert app.open_identities(attrs.evolve(settings, log=LogSettings()), at_ns) is None
-
-
-def test_a_key_that_cannot_be_replaced_is_said(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = attrs.evolve(settings, log=LogSettings(identities="pseudonym"))
-    settings.state.directory.mkdir()
-    identities = app.open_identities(settings, 1_700_000_000_000_000_000)
-    assert identities is not None
-
-    def crash(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", crash)
-    identities.reach(1_701_388_800_000_000_000)
-    assert "last month's pseudonyms is still there" in caplog.text
-    assert [entry.name for entry in settings.state.directory.iterdir()] == ["identities.key"]
-
-
 async def test_cancelling_a_run_closes_everything(settings: Settings) -> None:
     before = set(os.listdir("/proc/self/fd"))
     async with trio.open_nursery() as nursery:
@@ -255,7 +210,7 @@ async def test_a_slow_name_service_only_delays(
 
 async def reload(settings: Settings, reread: app.Reread | None) -> None:
     """Start, send what SIGHUP sends, stop."""
-    with app.open_log(settings.log, LevelFilter(), NOWHERE, lambda: None) as channel:
+    with open_log(settings.log, LevelFilter(), NOWHERE, lambda: None) as channel:
         running = app._App(
             settings=settings,
             reread=reread,
@@ -327,18 +282,6 @@ async def test_a_log_without_reader_ends_the_run(settings: Settings) -> None:
             running.stop("finished")
 
 
-async def test_records_that_could_not_be_written_are_no_success(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    close = app.RecordChannel.close
-    monkeypatch.setattr("xproxy.log.channel.RecordChannel.close", lambda self: close(self) + 3)
-    with (
-        pytest.raises(EnvironmentProblem, match="3 records could not be written to"),
-        app.open_log(settings.log, LevelFilter(), NOWHERE, lambda: None),
-    ):
-        pass
-
-
 def test_the_descriptor_limit_is_raised(caplog: pytest.LogCaptureFixture) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
@@ -347,65 +290,6 @@ def test_the_descriptor_limit_is_raised(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.text == ""
     app.raise_descriptor_limit(sessions_max=hard)
     assert "open files allow about" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("path", "format_", "terminal", "types"),
-    [
-        (False, "auto", True, [HumanView]),
-        (False, "auto", False, [JsonLinesFile]),
-        (False, "json", True, [JsonLinesFile]),
-        (False, "human", False, [HumanView]),
-        (True, "auto", True, [JsonLinesFile, HumanView]),
-        (True, "auto", False, [JsonLinesFile]),
-        (True, "json", True, [JsonLinesFile]),
-        (True, "human", False, [JsonLinesFile, HumanView]),
-    ],
-)
-def test_what_is_shown_where(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    path: bool,
-    format_: Any,
-    terminal: bool,
-    types: list[type],
-) -> None:
-    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal)
-    settings = LogSettings(path=tmp_path / "log" if path else None, format=format_)
-    outputs = list(app.open_outputs(settings))
-    for output in outputs:
-        output.close()
-    assert [type(output) for output in outputs] == types
-
-
-def test_a_server_that_is_down_is_said_once_and_so_is_its_return(caplog: pytest.LogCaptureFixture) -> None:
-    def record(action: str) -> Record:
-        return Record({"event": {"reason": "refused"}}, Level.INFO, action)
-
-    watch = app.UpstreamWatch(HostPort("xmpp.example.org", 5222))
-    watch.take([record("upstream-connected"), record("upstream-failed"), record("upstream-failed")])
-    watch.take([record("stream-opened"), record("upstream-connected"), record("upstream-connected")])
-    assert [message.split(",")[0] for message in caplog.messages] == [
-        "the server xmpp.example.org:5222 cannot be reached (refused)",
-        "the server xmpp.example.org:5222 can be reached again",
-    ]
-
-
-def test_servers_of_several_domains_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
-    def record(action: str, domain: str, reason: str = "refused") -> Record:
-        return Record({"event": {"reason": reason}, "xmpp": {"domain": domain}}, Level.INFO, action)
-
-    watch = app.UpstreamWatch(UpstreamFrom.SRV)
-    watch.take([record("upstream-failed", "one.example"), record("upstream-connected", "two.example")])
-    watch.take([record("upstream-failed", "stranger.example", "domain-not-allowed")])
-    watch.take([record("upstream-failed", "two.example"), record("upstream-connected", "one.example")])
-    watch.take([record("upstream-failed", f"{number}.example") for number in range(1_000)])
-    assert [message.split(",")[0] for message in caplog.messages[:3]] == [
-        "the server of one.example cannot be reached (refused)",
-        "the server of two.example cannot be reached (refused)",
-        "the server of one.example can be reached again",
-    ]
-    assert len(caplog.messages) == 2 + app.SERVERS_WATCHED_MAX
 
 
 class Places:
@@ -467,7 +351,7 @@ def break_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("os.fdatasync", fail)
+    monkeypatch.setattr("xproxy.system.sync_data", fail)
 
 
 async def test_when_the_journal_fails_the_proxy_goes_on(
@@ -506,3 +390,46 @@ async def _cause_a_record(settings: Settings) -> None:
     host, _, port = started["xproxy"]["listeners"][0].rpartition(":")
     stream = await trio.open_tcp_stream(host, int(port))
     await stream.aclose()
+
+
+async def test_the_control_socket_closes_before_the_journal_does(settings: Settings) -> None:
+    """Who has asked half a question is waited for a moment, what was asked is in the log, and the log is sealed."""
+    path = control_socket(settings.state.directory)
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        sock = trio.socket.socket(socket.AF_UNIX)
+        await sock.connect(str(path))
+        half = trio.SocketStream(sock)
+        await half.send_all(b"GET /v1/status HTTP/1.1\r\n")
+        client = ControlClient(settings.state.directory)
+        await trio.to_thread.run_sync(client.put, "/v1/log-level", {"level": "warning"})
+        with trio.fail_after(10):
+            running.stop("finished")
+            assert await half.receive_some() == b""
+        await half.aclose()
+    assert not is_socket(path)
+    report = verify_journal(settings.state.directory / "journal")
+    assert (report.verdict, report.is_live) == (Verdict.INTACT, False)
+    with StreamReader(settings.state.directory / "journal" / "sec") as reader:
+        stored = [entry.document for entry in read_last(reader, "sec", Query(), 100)] if reader.refresh() else []
+    assert [document["event"]["action"] for document in stored][-2:] == ["config-changed", "proxy-stopped"]
+    assert stored[-2]["xproxy"]["control"] == {"uid": os.geteuid(), "pid": os.getpid()}
+
+
+async def test_without_a_control_socket_it_runs_as_well(settings: Settings) -> None:
+    settings = attrs.evolve(settings, control=ControlSettings(enabled=False))
+    async with trio.open_nursery() as nursery:
+        running: app.Running = await nursery.start(app.run, settings)
+        assert not is_socket(control_socket(settings.state.directory))
+        running.stop("finished")
+
+
+async def test_what_holds_the_place_of_the_control_socket_keeps_it_from_starting(settings: Settings) -> None:
+    settings.state.directory.mkdir(mode=0o700)
+    control_socket(settings.state.directory).write_text("")
+    with pytest.raises(FileProblem, match="is there, and is no socket: remove it"):
+        await app.run(settings)
+    control_socket(settings.state.directory).unlink()
+    async with trio.open_nursery() as nursery:  # what the steps before had opened is closed: the lock is free
+        running: app.Running = await nursery.start(app.run, settings)
+        running.stop("finished")

@@ -284,3 +284,102 @@ def test_the_plugin_is_light(project: pytest.Pytester) -> None:
         "sys.exit(bool({'trio', 'lxml', 'cryptography', 'attrs', 'click'} & sys.modules.keys()))"
     )
     assert result.ret == 0, sys.version
+
+
+RECORDED = """
+import pytest, trio
+from xproxy.peer.client import Client, trusting
+
+@pytest.mark.xmpp_cassette("new.xmpp.xml", accounts={ACCOUNT: "canary-of-juliet"})
+def test_talk(xmpp_replay_server):
+    server = xmpp_replay_server
+    account = server.account("juliet")
+
+    async def talk():
+        async with Client(host=server.host, port=server.port, domain=server.domain,
+                          tls=trusting(server.ca_path)) as client:
+            await client.enter(account.user, account.password, "balcony")
+            await client.send_message("echo@example.test", "hello")
+            message = await client.expect("message")
+            assert "".join(message.itertext()) == "hello"
+            await client.close()
+
+    trio.run(talk)
+    assert PASSES
+"""
+
+
+def test_recording_replaces_a_cassette_only_after_a_passing_test(project: pytest.Pytester, tmp_path: Path) -> None:
+    from tests.support.peer import DOMAIN, make_trust
+    from xproxy.config.address import HostPort
+    from xproxy.peer.server import Server
+    from xproxy.pytest_threads import Background
+
+    trust = make_trust(tmp_path)
+    server = Server(domain=DOMAIN, passwords={"juliet": "canary-of-juliet"}, tls=trust.server)
+    upstream: Background[HostPort, None] = Background(
+        lambda task_status: server.serve(task_status=task_status), "upstream"
+    )
+    cassette = project.path / "cassettes" / "new.xmpp.xml"
+    where = ("--xmpp-upstream", str(upstream.value), "--xmpp-upstream-ca", str(trust.mint.ca_file))
+
+    def once(passes: bool, *arguments: str) -> pytest.RunResult:
+        source = RECORDED.replace("PASSES", str(passes)).replace("ACCOUNT", '"juliet@example.test"')
+        (project.path / "test_new.py").write_text(source if arguments else source.replace('@example.test"', '"', 1))
+        return run(project, "test_new.py", *arguments)
+
+    try:
+        once(False, "--xmpp-record=all", *where).assert_outcomes(failed=1)
+        assert not cassette.exists()
+        once(True, "--xmpp-record=all", *where).assert_outcomes(passed=1)
+        first = cassette.read_bytes()
+        assert b"<body>hello</body>" in first
+        assert b"canary" not in first
+        once(False, "--xmpp-record=all", *where).assert_outcomes(failed=1)
+        assert cassette.read_bytes() == first
+    finally:
+        upstream.stop()
+    once(True).assert_outcomes(passed=1)  # without any server
+
+
+def test_a_capture_is_compared_with_its_golden_events(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_capture="""
+        import pathlib, trio, types, pytest
+        from talking import talk
+
+        @pytest.mark.xmpp_cassette("juliet.xmpp.xml")
+        def test_capture(xmpp_replay_server, xproxy_server):
+            server = xmpp_replay_server
+            proxy = xproxy_server(
+                f"{server.host}:{server.port}", domain=server.domain, upstream_ca=server.ca_path, capture=True
+            )
+            seen = types.SimpleNamespace(host=proxy.host, port=proxy.port, domain=server.domain,
+                                         ca_path=proxy.ca_path, account=server.account)
+            trio.run(talk, seen)
+            proxy.stop()
+            (capture,) = proxy.captures()
+            (pathlib.Path(__file__).parent / "it.xcap.jsonl").write_bytes(capture.read_bytes())
+        """
+    )
+    run(project, "test_capture.py").assert_outcomes(passed=1)
+    (project.path / "test_capture.py").unlink()
+    project.makepyfile(
+        test_it="""
+        def test_golden(xmpp_pipeline):
+            pipeline = xmpp_pipeline("it.xcap.jsonl")
+            pipeline.assert_golden()
+        """
+    )
+    result = run(project)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*write it with pytest --xmpp-update-golden*"])
+    run(project, "--xmpp-update-golden").assert_outcomes(passed=1)
+    golden = project.path / "it.events.jsonl"
+    assert golden.read_bytes().count(b"\n") > 1
+    run(project).assert_outcomes(passed=1)
+    lines = golden.read_text().splitlines(keepends=True)
+    golden.write_text("".join(lines[:-1]))
+    result = run(project)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*it.events.jsonl differs*"])

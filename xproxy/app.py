@@ -17,10 +17,9 @@ import resource
 import secrets
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, contextmanager, nullcontext, suppress
+from contextlib import aclosing, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,17 +30,11 @@ import trio
 from xproxy import __version__
 from xproxy.capture.service import CaptureService, CoreSettings
 from xproxy.config.address import HostPort
-from xproxy.config.journal import JournalSettings
-from xproxy.config.log import LogSettings
-from xproxy.config.policy import OnJournalFailure
 from xproxy.config.sessions import DESCRIPTORS_OWN
 from xproxy.config.settings import Settings
 from xproxy.config.state import (
-    IDENTITY_KEY_FILE,
     make_state_directory,
     read_correlation_key,
-    read_identity_key,
-    replace_identity_key,
 )
 from xproxy.config.stream import StreamPolicy
 from xproxy.config.upstream import UpstreamAddress, UpstreamFrom, UpstreamSettings
@@ -53,18 +46,14 @@ from xproxy.control.server import ControlServer, open_control_socket
 from xproxy.control.sessions import passed_row
 from xproxy.control.status import Queue, State, document_of
 from xproxy.control.systemd import Notifier, PassedSocket
-from xproxy.errors import AddressProblem, EnvironmentProblem, FileProblem, XproxyError, find_problem
+from xproxy.errors import AddressProblem, EnvironmentProblem, XproxyError, find_problem
 from xproxy.events import Endpoint, Event, Level
 from xproxy.events.capture import KeylogOpened
-from xproxy.events.connection import UpstreamConnected, UpstreamFailed
-from xproxy.events.journal import JournalCheckpoint
 from xproxy.events.proxy import ConfigChanged, LimitReached, ProxyStarted, ProxyStopped
-from xproxy.journal.channel import JournalChannel
-from xproxy.journal.writer import JournalDown, open_journal
-from xproxy.log.channel import Output, OutputGone, RecordChannel
+from xproxy.journal.channel import JournalChannel, write_journal
+from xproxy.log.channel import RecordChannel
 from xproxy.log.filters import LevelFilter, level_from_name
-from xproxy.log.jsonl import STANDARD_OUTPUT, JsonLinesFile
-from xproxy.log.view import HumanView
+from xproxy.log.outputs import open_log
 from xproxy.proxy.health import HealthSettings, UpstreamHealth
 from xproxy.proxy.memory import SAVE_SECONDS, load_memory, save_memory
 from xproxy.proxy.passthrough import PassthroughMemory
@@ -74,8 +63,9 @@ from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.proxy.srv import ANY_DOMAIN
 from xproxy.proxy.way_out import make_route, served_domains
 from xproxy.record.document import Facts
-from xproxy.record.identities import Identities, IdentityKey
-from xproxy.record.recorder import Observer, ProxyRecorder, Record, SessionRecorder
+from xproxy.record.identities import Identities
+from xproxy.record.identity_key import open_identities
+from xproxy.record.recorder import Observer, ProxyRecorder, SessionRecorder
 from xproxy.tls.service import TlsService
 from xproxy.xmpp.actions import LegMode
 from xproxy.xmpp.names import NameTally
@@ -85,9 +75,6 @@ log = logging.getLogger(__name__)
 
 STATUS_SECONDS: Final = 10.0  # between two lines for the service manager
 END_SECONDS_MAX: Final = 30.0  # behind the drain: closing legs in form, sealing the journal, writing out the log
-SERVERS_WATCHED_MAX: Final = 100  # of those that clients choose; who cannot reach more has another problem
-# Reasons of ``upstream-failed`` that say nothing of a server.
-_OF_THE_CLIENT: Final = frozenset({"no-domain", "domain-not-allowed", "address-not-allowed", "loop"})
 LOOKUP_SECONDS_MAX: Final = 10.0  # glibc asks two servers twice, 5 s each; a slow resolver is not a wrong name
 
 Reread = Callable[[], Settings]
@@ -438,6 +425,9 @@ class _App:
                 configured_level=self.configured_level,
                 sessions=self._proxy.sessions,
                 sessions_max=settings.sessions.sessions_max,
+                arriving=self._proxy.arriving,
+                health_checks=self._proxy.health_checks,
+                refusing=self._proxy.is_refusing,
                 drain_seconds_left=self._proxy.drain_seconds_left,
                 journal_health=journal.health if journal is not None else None,
                 journal_entries=journal.durable_size if journal is not None else 0,
@@ -550,40 +540,6 @@ def changed_keys(old: Settings, new: Settings) -> Iterator[str]:
 # Steps of the start -------------------------------------------------------------------------------------------------
 
 
-def open_identities(settings: Settings, at_ns: int) -> Identities | None:
-    """Return what is done to identities in records; None: nothing. A key of a past month is replaced in its file.
-
-    Raises:
-        FileProblem: the key cannot be made, read or replaced, or is none.
-    """
-    state, mode = settings.state.directory, settings.log.identities
-    if mode == "clear":
-        return None
-    if mode == "omit":
-        return Identities("omit")
-    data = read_identity_key(state, lambda: IdentityKey.new(at_ns, secrets.token_bytes).to_bytes())
-    try:
-        kept = IdentityKey.from_bytes(data)
-    except ValueError as error:
-        path = state / IDENTITY_KEY_FILE
-        raise FileProblem(
-            f"the key of pseudonyms {path} is none: {error}",
-            "restore it, or delete it to get a new one: pseudonyms then no longer match those of earlier records",
-            path=path,
-        ) from error
-    key = kept.at(at_ns)
-    if key != kept:
-        replace_identity_key(state, key.to_bytes())
-
-    def keep(key: IdentityKey) -> None:
-        try:
-            replace_identity_key(state, key.to_bytes())
-        except FileProblem as problem:
-            log.error("the key of last month's pseudonyms is still there: %s", problem)
-
-    return Identities("pseudonym", key, on_new_key=keep)
-
-
 async def look_up(address: HostPort) -> None:
     """Check that the server's name is known.
 
@@ -650,146 +606,3 @@ def raise_descriptor_limit(sessions_max: int) -> int:
             sessions_max,
         )
     return soft
-
-
-@contextmanager
-def open_log(
-    settings: LogSettings, levels: LevelFilter, upstream: UpstreamAddress, on_gone: Callable[[], None]
-) -> Iterator[RecordChannel]:
-    """Open the outputs and start their writer; at the end everything is written out and closed.
-
-    ``on_gone`` is called when an output is gone for ever: the block is to end.
-
-    Raises:
-        FileProblem: the file cannot be opened.
-        EnvironmentProblem: at the end, when records could not be written.
-    """
-    gone: list[OutputGone] = []
-
-    def give_up(problem: OutputGone) -> None:
-        gone.append(problem)
-        on_gone()
-
-    with ExitStack() as stack:
-        channel = RecordChannel(records_max=settings.records_max, on_fatal=give_up)
-        for output in open_outputs(settings):
-            stack.callback(output.close)
-            channel.add_output(output, levels)
-        channel.add_output(UpstreamWatch(upstream), LevelFilter(Level.INFO))
-        channel.start()
-        stack.pop_all()  # from here on the channel closes them
-    try:
-        yield channel
-    except BaseException:
-        channel.close()
-        raise
-    lost = channel.close()
-    if gone:
-        raise gone[0]
-    if lost:
-        raise EnvironmentProblem(
-            f"{lost} records could not be written to {settings.path or 'standard output'}",
-            "they are lost; see what was said about it above",
-        )
-
-
-@contextmanager
-def write_journal(
-    state: Path,
-    settings: JournalSettings,
-    on_failure: OnJournalFailure,
-    recorder: ProxyRecorder,
-    mirror: RecordChannel,
-    on_down: Callable[[], None],
-) -> Iterator[JournalChannel]:
-    """Open the journal under ``state`` and start its writer; at the end everything is durable and sealed.
-
-    ``on_down`` is called when it cannot be written and the policy is to stop: the block is to end.
-
-    Raises:
-        JournalLocked: another process writes it.
-        FileProblem: it cannot be opened.
-        JournalDown: at the end, when it could not be written and the policy is to stop.
-    """
-    down: list[JournalDown] = []
-
-    def give_up(problem: JournalDown) -> None:
-        down.append(problem)
-        on_down()
-
-    journal = open_journal(
-        state,
-        settings=settings,
-        on_failure=on_failure,
-        recorder=recorder,
-        deliver=mirror.put_nowait,
-        on_fatal=give_up,
-    )
-    journal.start()
-    try:
-        yield JournalChannel(journal, mirror)
-    finally:
-        journal.close()
-    if down:
-        raise down[0]
-
-
-def open_outputs(settings: LogSettings) -> Iterator[Output]:
-    """Yield what ``[log]`` asks for: standard output or the file, and the view for people."""
-    is_terminal = sys.stdout.isatty()
-    human = settings.format == "human" or (settings.format == "auto" and is_terminal)
-    if settings.path is not None or not human:
-        yield JsonLinesFile(settings.path or STANDARD_OUTPUT)
-    if human:
-        yield HumanView(unshown=(JournalCheckpoint.action,))  # a heartbeat tells a person nothing
-
-
-class UpstreamWatch:
-    """An output that says on stderr, for the operator, when a server cannot be reached and when it can again."""
-
-    def __init__(self, upstream: UpstreamAddress) -> None:
-        self.name = "diagnostics"
-        self._upstream = upstream
-        self._down: set[str] = set()
-
-    def take(self, records: Sequence[Record]) -> None:
-        """Look at what passes."""
-        for record in records:
-            if record.action == UpstreamFailed.action:
-                self._failed(record.document)
-            elif record.action == UpstreamConnected.action and self._down:
-                server = self._server(record.document)
-                if server in self._down:
-                    self._down.remove(server)
-                    log.warning("the server %s can be reached again", server)
-
-    def _failed(self, document: Document) -> None:
-        reason, server = document["event"]["reason"], self._server(document)
-        if reason in _OF_THE_CLIENT or server in self._down or len(self._down) >= SERVERS_WATCHED_MAX:
-            return
-        self._down.add(server)
-        log.warning(
-            "the server %s cannot be reached (%s), clients are turned away until it can: start it, or check --upstream",
-            server,
-            reason,
-        )
-
-    def _server(self, document: Document) -> str:
-        """Which server it is: the one there is, the one of a domain, or one that a client dialled."""
-        match self._upstream:
-            case HostPort():
-                return str(self._upstream)
-            case UpstreamFrom.SRV:
-                return f"of {document.get('xmpp', {}).get('domain', 'a domain')}"
-            case UpstreamFrom.ORIGINAL:
-                place = document.get("destination", {})
-                return f"{place.get('address', 'somewhere')} port {place.get('port', '')}".strip()
-
-    def flush(self) -> None:
-        """Nothing to do."""
-
-    def reopen(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""

@@ -22,7 +22,7 @@ import pytest
 
 if TYPE_CHECKING:
     from xproxy.pytest_threads import ClientHandle, ServerHandle
-    from xproxy.pytest_tools import Ca, ProxyHandle, Recording
+    from xproxy.pytest_tools import Ca, Pipeline, ProxyHandle, Recording
     from xproxy.replay.report import Report
 
 _SUFFIX: Final = ".xmpp.xml"
@@ -320,3 +320,17 @@ def xproxy_server(tmp_path: Path) -> "Iterator[Callable[..., ProxyHandle]]":
     finally:
         for handle in reversed(started):
             handle.stop()
+
+
+@pytest.fixture
+def xmpp_pipeline(request: pytest.FixtureRequest) -> "Callable[[Path | str], Pipeline]":
+    """Captures through the analysis, offline: ``xmpp_pipeline("x.xcap.jsonl").assert_golden()``.
+
+    Paths are those from the test file's directory. The golden file lies beside the capture (x.events.jsonl);
+    --xmpp-update-golden writes it anew.
+    """
+    from xproxy.pytest_tools import Pipeline
+
+    directory = request.node.path.parent
+    update = bool(request.config.getoption("--xmpp-update-golden"))
+    return lambda path: Pipeline(directory / path, update)

@@ -1,6 +1,5 @@
 """What the fixtures of the pytest plugin are made of. Imported when a test asks for one."""
 
-import importlib
 import re
 import ssl
 from collections.abc import Iterable
@@ -9,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import orjson
 import pytest
 import trio
@@ -16,15 +16,21 @@ import trio
 from xproxy import __version__, app
 from xproxy.capture.cassette_xml import read_cassette, render_cassette
 from xproxy.capture.make import make_cassette
+from xproxy.capture.trace import SUFFIX as CAPTURE_SUFFIX
 from xproxy.cli.output import replace_file
 from xproxy.cli.report import render_human
 from xproxy.config.address import HostPort
+from xproxy.config.capture import CaptureSettings
 from xproxy.config.listen import ListenAddress, ListenSettings
 from xproxy.config.log import LogSettings
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.config.upstream import UpstreamSettings
 from xproxy.pytest_threads import AccountHandle, Background, trust_environment
+from xproxy.replay.compare import by_session, compare, read_golden
+from xproxy.replay.golden import SUFFIX as GOLDEN_SUFFIX
+from xproxy.replay.golden import golden_lines
+from xproxy.replay.offline import replay
 from xproxy.replay.report import Report, to_json
 from xproxy.replay.scrub import Scrubber
 from xproxy.tls.authority import Authority
@@ -108,8 +114,7 @@ async def _run(settings: Settings, task_status: "trio.TaskStatus[app.Running]") 
 
 
 def _capture_settings(directory: Path, *, bodies: bool) -> dict[str, Any]:
-    module = importlib.import_module("xproxy.config.capture")
-    return {"capture": module.CaptureSettings(directory=directory, bodies=bodies)}
+    return {"capture": CaptureSettings(directory=directory, bodies=bodies)}
 
 
 class Recording:
@@ -174,6 +179,48 @@ def _domain(cassette: Path, accounts: dict[str, str], marker: pytest.Mark | None
         "to record a new cassette give its accounts with their domain: "
         '@pytest.mark.xmpp_cassette(accounts={"alice@example.test": "password"})'
     )
+
+
+@attrs.frozen
+class Pipeline:
+    """A capture through the analysis, offline."""
+
+    path: Path
+    update: bool
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return the records the log has of it, session after session."""
+        return [document for _, documents in self._sessions() for document in documents]
+
+    def _sessions(self) -> list[tuple[int, list[dict[str, Any]]]]:
+        found: dict[int, list[dict[str, Any]]] = {}
+        for replayed in replay(self.path):
+            found.setdefault(replayed.session, []).extend(record.document for record in replayed.records)
+        return sorted(found.items())
+
+    def assert_golden(self, golden: Path | None = None) -> None:
+        """Compare with the golden events: x.events.jsonl beside x.xcap.jsonl, or another file.
+
+        Raises:
+            AssertionError: they differ, or there are none; with --xmpp-update-golden they are written instead.
+        """
+        golden = golden or self.path.with_name(self.path.name.removesuffix(CAPTURE_SUFFIX) + GOLDEN_SUFFIX)
+        lines = {number: golden_lines(documents, session=number) for number, documents in self._sessions()}
+        if self.update:
+            replace_file(golden, b"".join(line for session in lines.values() for line in session))
+            return
+        if not golden.exists():
+            raise AssertionError(f"there is no {golden}: write it with pytest --xmpp-update-golden")
+        expected = by_session(read_golden(golden))
+        found = [
+            compare(expected.pop(str(number), []), session, file=str(golden), line=1)
+            for number, session in lines.items()
+        ]
+        failures = [failure for failure in found if failure is not None]
+        if failures or expected:
+            more = [f"session {number} is no longer there" for number in expected]
+            text = "\n".join([*(f"{failure.message}\n{failure.detail}" for failure in failures), *more])
+            raise AssertionError(f"{golden} differs; if it is right so: pytest --xmpp-update-golden\n{text}")
 
 
 def sections(handles: Iterable[Any]) -> list[tuple[str, str]]:

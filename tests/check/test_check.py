@@ -260,6 +260,26 @@ def test_what_the_services_user_may_not_is_seen(open_directory: Path, mint: Mint
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_what_the_services_user_may_not_even_look_at_is_no_accident(open_directory: Path) -> None:
+    closed = open_directory / "closed"
+    Authority.open_(closed / "state")
+    closed.chmod(0o700)
+    options = ("--state", closed / "state", "--log", closed / "records.jsonl")
+    others = ("--cert", closed / "cert.pem", "--key", closed / "key.pem", "--upstream-ca", closed / "ca.pem")
+    for more in ((), others):
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, "check", *FREE, *map(str, (*options, *more))],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "internal error" not in done.stderr
+        assert done.returncode == 1, done.stderr
+        problems = {each["where"] for each in json.loads(done.stdout)["findings"] if each["severity"] == "problem"}
+        assert {"--state", "--log"} <= problems
+        assert not more or {"--cert", "--upstream-ca"} <= problems
+
+
+@pytest.mark.slow
 def test_a_state_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "is not a directory" in check(tmp_path, *FREE, "--state", "file").of("permissions", "problem")[0]["message"]

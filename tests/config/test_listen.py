@@ -94,6 +94,7 @@ def test_command_line_and_environment_say_it_too() -> None:
         ("addresses = ['[::]:1', 'proxy://[::]:1']", "[::]:1 is listed twice"),
         ("destination_ports = [5222, 70000]", "70000 is no port"),
         ("destinations = ['a b']", "'a b' is no host: write xmpp.example.org, 192.0.2.1 or 192.0.2.0/24"),
+        ("header_bytes_max = 51", "51 is out of range"),
         ("headers_max = 0", "must be at least 1"),
     ],
 )

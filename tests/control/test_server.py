@@ -1,5 +1,6 @@
 """The control socket over a real AF_UNIX socket: who may, what is answered, and what a hostile request costs."""
 
+import errno
 import json
 import os
 import socket
@@ -304,6 +305,22 @@ async def test_a_client_that_leaves_costs_nothing(tmp_path: Path, caplog: pytest
             await stream.aclose()
         assert (await rig.ask("GET", "/v1/echo"))[0] == 200
     assert caplog.text == ""
+
+
+async def test_an_accept_that_fails_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [errno.EPROTO, errno.EMFILE, errno.EMFILE, errno.ENOMEM, errno.ECONNABORTED]
+    accept = socket.socket.accept
+
+    def fail_first(sock: socket.socket) -> Any:
+        if left:
+            raise OSError(left.pop(), "by the test")
+        return accept(sock)
+
+    async with serving(tmp_path, request_seconds_max=5.0) as rig:
+        monkeypatch.setattr("socket.socket.accept", fail_first)
+        assert (await rig.ask("GET", "/v1/echo"))[0] == 200
+        assert left == []
+        monkeypatch.undo()
 
 
 async def test_what_was_asked_before_the_end_is_answered(tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_green_has_no_problem() -> None:
         ({"journal_health": Health(is_ok=False)}, "records do not reach the journal: it cannot be written"),
         ({"log_problems": {"/x": "No space left on device"}}, "/x cannot be written: No space left on device"),
         (
+            {"refusing": True},
+            "the server cannot be reached, and clients are refused until it can (refuse_while_down)",
+        ),
+        (
             {"log_queue": Queue(waiting=9, max=10, is_full=True)},
             "no session is read: too many records wait to be written",
         ),

@@ -124,3 +124,24 @@ def test_every_method_and_action_of_the_table_is_produced_by_some_event() -> Non
 )
 def test_who_hears_of_what(event: Event, selectors: list[str]) -> None:
     assert list(delegates_of(event)) == selectors
+
+
+TRUST = "xmppStream:didReceiveTrust:completionHandler:"
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown", "asked"),
+    [
+        (TlsFailure.CLIENT_REJECTED_CERTIFICATE, True, True),
+        (TlsFailure.CLOSED, True, True),
+        (TlsFailure.CLOSED, False, False),
+        (TlsFailure.TIMEOUT, True, False),
+    ],
+)
+def test_an_app_was_asked_about_a_certificate_that_it_refused_or_ran_from(
+    reason: TlsFailure, shown: bool, asked: bool
+) -> None:
+    event = sample(TlsFailed, leg=Side.CLIENT, reason=reason)
+    if not shown:
+        event = attrs.evolve(event, certificate=None)
+    assert (TRUST in delegates_of(event)) is asked

@@ -245,6 +245,8 @@ async def test_passthrough_lets_it_log_in_until_the_stated_time(
             assert not any(isinstance(event, TlsPassthrough) for event in events)
 
 
+@pytest.mark.parametrize("upstream", MODES)
+@pytest.mark.parametrize("mode", MODES)
 def test_the_real_proxy_says_so_in_its_log(
     start_proxy: Callable[..., ProxyProcess],
     prosody: Prosody,
@@ -252,14 +254,21 @@ def test_the_real_proxy_says_so_in_its_log(
     canary: Canary,
     slix: SlixDriver,
     tmp_path: Path,
+    mode: str,
+    upstream: str,
 ) -> None:
-    """As a process, with its settings from a file; every record after the begin says that the session is passed on."""
+    """As a process, with its settings from a file; every record after the begin says that the session is passed on.
+
+    Where the server is to be spoken to otherwise than the client speaks, the proxy's own part comes before.
+    """
     (tmp_path / "xproxy.toml").write_text('[policy]\non_client_reject = "passthrough"\npassthrough_seconds = 600.0\n')
-    proxy = start_proxy(prosody.port("starttls"), "-c", str(tmp_path / "xproxy.toml"))
+    upstream_tls = {"starttls": "starttls", "direct-tls": "direct"}[upstream]
+    arguments = ("-c", str(tmp_path / "xproxy.toml"), "--upstream-tls", upstream_tls)
+    proxy = start_proxy(prosody.port(upstream), *arguments)
 
     def log_in() -> tuple[Any, list[Record]]:
         mark = proxy.mark()
-        job = {"port": proxy.port, "mode": "starttls", "domain": DOMAIN, "ca_file": str(mint.ca_file)}
+        job = {"port": proxy.port, "mode": mode, "domain": DOMAIN, "ca_file": str(mint.ca_file)}
         final = slix.play("login", clients=[ALICE], **job).final
         return final, proxy.session(after=mark)
 

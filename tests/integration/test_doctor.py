@@ -18,7 +18,7 @@ import trio
 
 from tests.support.accounts import DOMAIN, PASSWORDS
 from tests.support.canary import Canary
-from tests.support.dnsmasq import running_dnsmasq
+from tests.support.dns import host, not_offered, running_dns, srv
 from tests.support.ejabberd import Ejabberd, running_ejabberd
 from tests.support.examining import Found, examined
 from tests.support.mint import Leaf, Mint
@@ -129,6 +129,7 @@ class Case:
     without_it: Mapping[str, str]  # as it is changed then
     mended: Severity | None  # how severe it is then; None: there is no such finding
     patient: Mapping[str, Any] = attrs.field(factory=dict)
+    mended_at: str = "starttls_port"
 
 
 _P_OPTIONAL = {"c2s_require_encryption = true": "c2s_require_encryption = false"}
@@ -317,8 +318,9 @@ EJABBERD_CASES = {
         severity=WARNING,
         with_it={},
         fix="use_proxy_protocol: true",
-        without_it={"starttls_required: true": "starttls_required: true, use_proxy_protocol: true"},
+        without_it={},
         mended=OK,
+        mended_at="proxied_port",
     ),
     "bans": Case(
         check="bans",
@@ -353,7 +355,7 @@ async def _check(ward: Ward, kind: str, name: str, case: Case) -> None:
     settings = [fix.setting for fix in finding.fixes if fix.where.lower() == kind]
     assert case.fix is None or any(case.fix in setting for setting in settings), settings
     with ward.server(kind, case.without_it) as server:
-        mended = await ward.examine(server.starttls_port, **case.patient)
+        mended = await ward.examine(getattr(server, case.mended_at), **case.patient)
     after = mended.all(case.check)
     assert [each.severity for each in after] == ([] if case.mended is None else [case.mended]), after
     assert all(each.finding != finding.finding for each in after), name
@@ -428,14 +430,9 @@ async def test_the_server_of_another_domain(ward: Ward, kind: str) -> None:
 
 @EJABBERD
 async def test_behind_a_proxy_header_all_else_is_found_too(ward: Ward) -> None:
-    with ward.server(
-        "ejabberd",
-        {
-            "starttls_required: true": "starttls_required: true, use_proxy_protocol: true",
-            "tls: true, max": "tls: true, use_proxy_protocol: true, max",
-        },
-    ) as server:
-        for port in (server.starttls_port, server.direct_tls_port):
+    with ward.server("ejabberd") as server:
+        assert isinstance(server, Ejabberd)
+        for port in (server.proxied_port, server.proxied_direct_port):
             found = await ward.examine(port, **ALICE)
             assert found.severity("proxy-protocol") is OK
             assert found.severity("certificate") is found.severity("login") is OK
@@ -545,18 +542,19 @@ async def test_srv_records_of_a_real_name_server(ward: Ward) -> None:
     assert shutil.which("dnsmasq")
     with ward.server("prosody") as server:
         starttls, direct = server.starttls_port, server.direct_tls_port
-        here = (f"host-record=xmpp.{DOMAIN},127.0.0.1", f"host-record=other.{DOMAIN},127.0.0.2")
-        client = f"srv-host=_xmpp-client._tcp.{DOMAIN},xmpp.{DOMAIN},{starttls},5,0"
-        with running_dnsmasq(*here, client, f"srv-host=_xmpps-client._tcp.{DOMAIN},xmpp.{DOMAIN},{direct},5,0") as at:
-            found = await ward.examine(None, host=DOMAIN, nameserver=at)
+        here = (host(f"xmpp.{DOMAIN}", "127.0.0.1"), host(f"other.{DOMAIN}", "127.0.0.2"))
+        client = srv(DOMAIN, target=f"xmpp.{DOMAIN}", port=starttls, priority=5)
+        with_tls = srv(DOMAIN, target=f"xmpp.{DOMAIN}", port=direct, priority=5, direct=True)
+        with running_dns(ward.directory, *here, client, with_tls) as names:
+            found = await ward.examine(None, host=DOMAIN, nameserver=HostPort("127.0.0.1", names.port))
         assert found.severity("dns-xmpp-client") is found.severity("dns-xmpps-client") is NOTE
         assert f"STARTTLS is on port {starttls}, direct TLS on port {direct}" in found["direct-tls"].finding
         assert found.severity("certificate") is OK
-        away = f"srv-host=_xmpp-client._tcp.{DOMAIN},other.{DOMAIN},5222,9,0"
+        away = srv(DOMAIN, target=f"other.{DOMAIN}", port=5222, priority=9)
         # dnsmasq's way to say any type: 52 is TLSA, 3 1 1 and a hash.
-        tlsa = f"dns-rr=_{starttls}._tcp.xmpp.{DOMAIN},52,030101{'ab' * 32}"
-        with running_dnsmasq(*here, client, away, tlsa, f"srv-host=_xmpps-client._tcp.{DOMAIN}") as at:
-            found = await ward.examine(starttls, nameserver=at)
+        tlsa = f"--dns-rr=_{starttls}._tcp.xmpp.{DOMAIN},52,030101{'ab' * 32}"
+        with running_dns(ward.directory, *here, client, away, tlsa, not_offered(DOMAIN, direct=True)) as names:
+            found = await ward.examine(starttls, nameserver=HostPort("127.0.0.1", names.port))
         assert found.severity("dns-xmpp-client") is found.severity("dane") is WARNING
         assert f"leads to other.{DOMAIN}:5222, not to 127.0.0.1" in found["dns-xmpp-client"].finding
         assert "decidedly not offered" in found["dns-xmpps-client"].finding

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from tests.support import raw_peer
-from tests.support.dnsmasq import running_dnsmasq
+from tests.support.dns import host, running_dns, srv
 from tests.support.ejabberd import ejabberd_of, running_ejabberd
 from tests.support.mint import Leaf, Mint
 from tests.support.pages import Block, Stage, blocks, rows
@@ -233,10 +233,9 @@ def test_the_page_before_prosody_with_the_clients_addresses(stage: Stage, leaf: 
 
     def exchanged(lua: str) -> str:
         kept = [line for line in lua.splitlines() if not line.startswith(("c2s_ports", "c2s_interfaces"))]
-        modules = stage.real(instead).replace("modules_enabled = { ", "modules_enabled = { ")
         joined = "\n".join(kept).replace('"version"', '"version", "net_proxy"')
-        without = "\n".join(line for line in modules.splitlines() if not line.startswith("modules_enabled"))
-        return joined.replace("VirtualHost", f"{without}\nVirtualHost", 1)
+        rest = "\n".join(line for line in stage.real(instead).splitlines() if "modules_enabled" not in line)
+        return joined.replace("VirtualHost", f"{rest}\nVirtualHost", 1)
 
     _move_prosody(stage, page, leaf, stack, exchanged)
     config = stage.root / "etc/xproxy/xproxy.toml"
@@ -332,12 +331,9 @@ def test_the_first_five_minutes(stage: Stage, leaf: Leaf, stack: ExitStack) -> N
 def test_the_first_look(stage: Stage, leaf: Leaf, stack: ExitStack) -> None:
     (look,), (jq,) = (block.commands for block in blocks(LOOK))
     server = stack.enter_context(_old_prosody(stage, leaf))
-    records = (
-        f"host-record=xmpp.{DOMAIN},127.0.0.1",
-        f"srv-host=_xmpp-client._tcp.{DOMAIN},xmpp.{DOMAIN},{server},5,0",
-    )
-    at = stack.enter_context(running_dnsmasq(*records))
-    stage.more = {f"doctor {DOMAIN}": f"doctor {DOMAIN} --nameserver {at}"}
+    records = (host(f"xmpp.{DOMAIN}", "127.0.0.1"), srv(DOMAIN, target=f"xmpp.{DOMAIN}", port=server, priority=5))
+    names = stack.enter_context(running_dns(stage.root, *records))
+    stage.more = {f"doctor {DOMAIN}": f"doctor {DOMAIN} --nameserver {names.address}"}
     assert diagnosis(stage, look)["certificate"]["severity"] == "ok"
     printed = stage.run(jq).splitlines()
     assert {line.partition("\t")[0] for line in printed} == {"note", "warning"}

@@ -161,12 +161,14 @@ def test_what_readme_says_of_the_service_is_run_as_written(tmp_path: Path) -> No
     """In copies of /etc, /opt and /usr/local; systemctl alone is not there to be run."""
     if reason := installed.missing() or unit.missing():
         pytest.skip(reason)
+    if shutil.which("logrotate") is None:
+        pytest.skip("logrotate is not installed")
     section = README.read_text().partition("\n## As a service\n")[2]
     block = section.partition("```sh\n")[2].partition("```")[0]
     source = installed.copy_source(tmp_path / "source")
     for name in ("opt", "local/bin", "stub"):
         (tmp_path / name).mkdir(parents=True)
-    (tmp_path / "stub" / "systemctl").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/systemctl\n')
+    (tmp_path / "stub" / "systemctl").write_text(f'#!/bin/sh\necho "$(id -u) $*" >>{tmp_path}/systemctl\n')
     (tmp_path / "stub" / "systemctl").chmod(0o755)
     script = f"""
         set -e
@@ -179,11 +181,20 @@ def test_what_readme_says_of_the_service_is_run_as_written(tmp_path: Path) -> No
         xproxy --version
         systemd-analyze verify /etc/systemd/system/xproxy.service
         XPROXY_UPSTREAM= . /etc/default/xproxy; echo "server: $XPROXY_UPSTREAM"
+        # What else there is for this machine.
+        mount -t tmpfs none /var/log; install -d -m 0750 -o xproxy -g xproxy /var/log/xproxy
+        echo '{{}}' >/var/log/xproxy/records.jsonl; chown xproxy:xproxy /var/log/xproxy/records.jsonl
+        xproxy share write xproxy.logrotate - >/etc/logrotate.d/xproxy
+        logrotate --force --state {tmp_path}/rotated /etc/logrotate.d/xproxy
+        stat -c '%n %U %a %s' /var/log/xproxy/*
     """
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "server: 127.0.0.1:15222" in done.stdout
-    assert (tmp_path / "systemctl").read_text().splitlines() == ["daemon-reload", "enable --now xproxy"]
+    assert (tmp_path / "systemctl").read_text().splitlines() == [
+        *("0 daemon-reload", "0 enable --now xproxy", "0 reload xproxy.service"),
+    ]
+    assert "/var/log/xproxy/records.jsonl xproxy 600 0\n/var/log/xproxy/records.jsonl.1 xproxy " in done.stdout
     unit_file = Unit.read(tmp_path / "etc" / "systemd" / "system" / "xproxy.service")
     assert unit_file.one("Service", "ExecStart") == "/usr/local/bin/xproxy run"
     assert re.search(r"^xproxy:x:", (tmp_path / "etc" / "passwd").read_text(), re.MULTILINE)

@@ -25,6 +25,7 @@ from tests.support.ports import free_ports
 from tests.support.prosody import running_prosody
 from tests.support.proxy_process import ProxyProcess, actions, at, only, running_xproxy
 from tests.support.slix import SlixDriver, slix_driver
+from xproxy.control.client import ControlClient
 from xproxy.events import Endpoint
 from xproxy.proxy.proxy_protocol import HeaderReader, render_v1, render_v2
 
@@ -260,9 +261,8 @@ def running_haproxy(directory: Path, configuration: str, *, namespace: str | Non
     with (directory / "haproxy.out").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
-        time.sleep(0.2)
-        assert process.poll() is None, (directory / "haproxy.out").read_text()
         yield
+        assert process.poll() is None, (directory / "haproxy.out").read_text()
     finally:
         process.kill()
         process.wait()
@@ -285,8 +285,12 @@ def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, 
             namespace=here.network.gateway,
         ),
     ):
-        time.sleep(0.5)  # a few health checks
+        deadline = time.monotonic() + 15
+        while (status := ControlClient(proxy.state).get("/v1/status"))["health_checks"] < 3:
+            assert time.monotonic() < deadline, status
+            time.sleep(0.02)
         assert [name for name in actions(proxy.records()) if name.startswith("connection")] == []
+        assert (status["arriving"], status["sessions"]["now"]) == (0, 0)
         here.login(gateway, 5222, "starttls", proxy)
         records = proxy.session()
     accepted = only(records, "connection-accepted", xproxy__way="proxy-protocol")
@@ -309,6 +313,17 @@ listen echo
 """
 
 
+def connected_to(port: int) -> socket.socket:
+    """Return a connection, as soon as somebody takes it."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=10)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 @pytest.mark.parametrize("render", [render_v1, render_v2])
 @pytest.mark.parametrize(
     ("source", "destination"),
@@ -325,7 +340,7 @@ def test_haproxy_takes_the_headers_we_write(
     with socket.create_server(("127.0.0.1", 0)) as behind:
         behind.settimeout(10)
         configuration = ACCEPTING.format(port=port, behind=behind.getsockname()[1])
-        with running_haproxy(tmp_path, configuration), socket.create_connection(("127.0.0.1", port)) as client:
+        with running_haproxy(tmp_path, configuration), connected_to(port) as client:
             client.sendall(render(source, destination) + b"<hello>")
             server, _ = behind.accept()
             with server:
@@ -336,6 +351,35 @@ def test_haproxy_takes_the_headers_we_write(
     used, header = HeaderReader().take(received)
     assert header is not None
     assert (header.source, header.destination, received[used:]) == (source, destination, b"<hello>")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_one_xproxy_behind_another_knows_the_real_client(here: Stage, version: str, mode: str) -> None:
+    here.network.firewall("")
+    upstream = f"{SERVER}:{PORTS[mode]}"
+    certificate = here.mint.leaf(DOMAIN, label="second")  # what the first one verifies
+    with (
+        here.proxy(
+            *("--cert", str(certificate.certificate), "--key", str(certificate.key)),
+            upstream=upstream,
+            listen=[f"proxy://127.0.0.1:{PROXY_PORT}"],
+        ) as second,
+        here.proxy(
+            *("--upstream-proxy-protocol", version),
+            upstream=f"127.0.0.1:{PROXY_PORT}",
+            listen=["[::]:5222"],
+        ) as first,
+    ):
+        here.login(GATEWAY6, 5222, mode, first)
+        front, behind = first.session(), second.session()
+    assert at(front[0], "client.ip") == CLIENT6
+    accepted = only(behind, "connection-accepted", xproxy__way="proxy-protocol")
+    for field in ("client.ip", "client.port"):
+        assert at(accepted, field) == at(front[0], field)
+    assert at(accepted, "xproxy.dialled.ip") == GATEWAY6
+    joined = only(front, "upstream-connected")
+    assert at(accepted, "xproxy.balancer.port") == at(joined, "xproxy.upstream.local.port")
 
 
 def test_haproxy_in_front_and_a_spoofer_beside_it(here: Stage) -> None:

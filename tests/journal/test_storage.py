@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.disk import Fault, MemoryDisk
+from xproxy import system
 from xproxy.journal.storage import Disk, DiskFile, Space, Storage, write_whole
 
 
@@ -89,6 +90,7 @@ def test_a_short_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     file.close()
 
 
+@pytest.mark.skipif(not system.offers(os, "posix_fallocate"), reason="there is no posix_fallocate, or it is not used")
 @pytest.mark.parametrize(
     ("number", "is_error"), [(errno.EOPNOTSUPP, False), (errno.EINVAL, False), (errno.ENOSPC, True)]
 )

@@ -231,13 +231,16 @@ async def test_who_speaks_behind_a_header_that_names_nobody_is_served(header: by
             assert accepted.way is WayIn.PROXY_PROTOCOL
 
 
-async def test_a_header_from_elsewhere_is_not_read() -> None:
+async def test_a_header_from_elsewhere_is_not_read(caplog: pytest.LogCaptureFixture) -> None:
     async with behind_balancer(trusted=NOWHERE) as rig, nothing_is_left(rig):
+        with await rig.connect() as another:
+            await sees_the_end(another)
         with await rig.connect() as spoofer:
             await send_all(spoofer, HEADER + b"<")
             await sees_the_end(spoofer)
-            refused = await rig.channel.wait_for(ConnectionRefused)
+            refused = await rig.channel.wait_for(ConnectionRefused, 2)
             assert refused.reason is RefusalReason.PROXY_HEADER_UNTRUSTED
+            assert caplog.text.count("add --trusted if it is yours") == 1
             assert (refused.client, refused.balancer) == (Endpoint(*spoofer.getsockname()), None)
 
 

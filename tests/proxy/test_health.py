@@ -19,6 +19,7 @@ from xproxy.events.connection import (
     ConnectionClosed,
     ConnectionRefused,
     RefusalReason,
+    ServerTls,
     UpstreamConnected,
     UpstreamFailed,
     UpstreamFailure,
@@ -45,7 +46,7 @@ class Nowhere:
     def __init__(self) -> None:
         self.asked: list[float] = []
 
-    def server_tls(self, *, direct: bool) -> None:
+    def server_tls(self, *, direct: bool) -> ServerTls:
         raise AssertionError
 
     async def candidates(self, asked: Asked) -> Candidates:
@@ -55,7 +56,7 @@ class Nowhere:
 
 def test_down_after_so_many_failures_in_a_row() -> None:
     events: list[Event] = []
-    health = UpstreamHealth(SETTINGS, Nowhere(), note=events.append)  # type: ignore[arg-type]
+    health = UpstreamHealth(SETTINGS, Nowhere(), note=events.append)
     health.failed(FAILURE)
     health.connected()
     health.failed(FAILURE)
@@ -74,7 +75,7 @@ def test_down_after_so_many_failures_in_a_row() -> None:
     ],
 )
 def test_what_a_client_asks_for_says_nothing_of_the_server(reason: str, code: str | None) -> None:
-    health = UpstreamHealth(SETTINGS, Nowhere(), note=lambda event: None)  # type: ignore[arg-type]
+    health = UpstreamHealth(SETTINGS, Nowhere(), note=lambda event: None)
     for _ in range(9):
         health.failed(attrs.evolve(FAILURE, reason=UpstreamFailure(reason), errno=code))
     assert not health.is_down
@@ -82,7 +83,7 @@ def test_what_a_client_asks_for_says_nothing_of_the_server(reason: str, code: st
 
 async def test_probes_become_fewer(autojump_clock: MockClock) -> None:
     route = Nowhere()
-    health = UpstreamHealth(SETTINGS, route, note=lambda event: None)  # type: ignore[arg-type]
+    health = UpstreamHealth(SETTINGS, route, note=lambda event: None)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(health.probe)
         await trio.sleep(60)

@@ -25,6 +25,7 @@ from tests.support.proxying import (
     receive_exactly,
     receive_some,
     send_all,
+    send_until_full,
     wrap,
 )
 from xproxy.config.policy import PolicySettings
@@ -319,7 +320,7 @@ async def test_a_bare_fin_is_passed_on_and_does_not_hold_the_session(tmp_path: P
 async def test_a_client_that_closes_at_our_certificate_counts_as_one_that_refuses(
     tmp_path: Path, memory: PassthroughMemory
 ) -> None:
-    """As XMPPFramework's socket does when the app says no."""
+    """As slixmpp and Node.js do."""
     async with passing(tmp_path, memory) as (rig, tls, distrustful):
         client = await rig.connect()
         async with trio.open_nursery() as nursery:
@@ -440,3 +441,25 @@ async def test_an_alert_of_the_server_is_the_server_s(tmp_path: Path, memory: Pa
         assert (failed.leg, failed.reason, failed.alert) == (Side.SERVER, TlsFailure.PEER_ALERT, "internal_error")
         assert failed.certificate is not None
         assert memory.snapshot() == ()
+
+
+async def test_a_fin_waits_for_what_a_slow_peer_has_not_taken(tmp_path: Path, memory: PassthroughMemory) -> None:
+    async with passing(tmp_path, memory, real_core) as (rig, tls, distrustful):
+        await refuse(rig, tls, distrustful)
+        client, server = await directly_secured(rig, attrs.evolve(tls, client=distrustful))
+        with client, server:
+            sent = await send_until_full(client, b"x" * 50_000_000)
+            assert sent > 100_000
+            assert rig.waiting_bytes(Side.SERVER) > 0
+            socket.socket.shutdown(client, socket.SHUT_WR)
+            assert len(await receive_exactly(server, sent)) == sent
+            with pytest.raises(ssl.SSLEOFError):  # a bare FIN, and only behind the last octet
+                await receive_some(server)
+        await rig.channel.wait_for(ConnectionClosed)
+
+
+async def test_a_refusal_is_learnt_for_the_real_client_behind_a_balancer(memory: PassthroughMemory) -> None:
+    """The key is who the PROXY header names: clients of one balancer do not share a fate."""
+    memory.remember("198.51.100.7", HELLO, "unknown_ca")
+    assert memory.admit("198.51.100.8", HELLO) is None
+    assert memory.admit("198.51.100.7", HELLO)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 import trustme
 from cryptography import x509
 
@@ -26,6 +27,7 @@ from tests.support.proxying import (
     send_all,
     wrap,
 )
+from xproxy import system
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Side
 from xproxy.events.connection import CloseCause, ConnectionClosed, UpstreamConnected
@@ -71,6 +73,13 @@ def ends() -> "Iterator[tuple[socket.socket, socket.socket]]":
     client.setblocking(False)
     with client, ours:
         yield client, ours
+
+
+@pytest.fixture(params=["of-this-system", "portable"], autouse=True)
+def _way_to_wait(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's way of waiting for a hello, and the one that does without."""
+    if request.param == "portable":
+        monkeypatch.setattr(system, "WAKES_AT_LOW_MARK", False)
 
 
 @pytest.fixture
@@ -136,7 +145,7 @@ async def test_a_hello_of_49_kb_in_segments(ends: tuple[socket.socket, socket.so
         with trio.fail_after(5):
             found = await peek_hello(ours, bytes_max=65_536, after_starttls=False)
     assert found.server_name == "localhost"
-    assert len(wakes) <= 12, "a wake-up a record, not one a segment"
+    assert len(wakes) <= (12 if system.WAKES_AT_LOW_MARK else 60), "a wake-up a record, not one a segment"
     assert await receive_exactly(ours, len(data)) == data
     assert low_mark(ours) == 1
 
@@ -154,7 +163,34 @@ async def test_a_hello_byte_by_byte(ends: tuple[socket.socket, socket.socket], w
         nursery.start_soon(send)
         with trio.fail_after(5):
             assert (await peek_hello(ours, bytes_max=65_536, after_starttls=False)).server_name == "localhost"
-    assert len(wakes) <= 4
+    assert len(wakes) <= (4 if system.WAKES_AT_LOW_MARK else 60)
+
+
+async def test_a_hello_that_stops_half_way_is_looked_at_now_and_then(
+    ends: tuple[socket.socket, socket.socket], wakes: list[object]
+) -> None:
+    """Without a spin, without an end, until somebody loses patience."""
+    client, ours = ends
+    client.send(hello()[:100])
+    with trio.move_on_after(0.4) as waiting:
+        await peek_hello(ours, bytes_max=65_536, after_starttls=False)
+    assert waiting.cancelled_caught
+    assert len(wakes) <= 20
+    assert low_mark(ours) == 1
+
+
+async def test_whitespace_alone_and_later_the_hello(ends: tuple[socket.socket, socket.socket]) -> None:
+    client, ours = ends
+    client.send(b" ")
+    async with trio.open_nursery() as nursery:
+
+        async def send_later() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.02)
+            client.send(hello())
+
+        nursery.start_soon(send_later)
+        with trio.fail_after(5):
+            assert (await peek_hello(ours, bytes_max=65_536, after_starttls=True)).server_name == "localhost"
 
 
 async def test_a_hello_that_is_too_large(ends: tuple[socket.socket, socket.socket]) -> None:

@@ -216,3 +216,33 @@ async def test_nobody_listening_is_the_environment(sample: str) -> None:
             parse_cassette(sample.encode()), host="127.0.0.1", port=port, tls=None, passwords={"juliet": "x"},
             settings=ReplaySettings(),
         )  # fmt: skip
+
+
+ANSWERS = """<cassette xmlns="urn:xproxy:cassette" version="2"><account name="juliet" jid="juliet@example.test"/>
+<session name="juliet" account="juliet" domain="example.test" mechanisms="SCRAM-SHA-1"/>
+<script>
+<connect in="juliet"/><login in="juliet"/>
+<client in="juliet"><iq xmlns="jabber:client" type="get" id="${id:1}"><query xmlns="jabber:iq:roster"/></iq></client>
+<client in="juliet"><iq xmlns="jabber:client" type="set" id="${id:2}"><enable xmlns="urn:xmpp:carbons:2"/></iq></client>
+<server in="juliet"><iq xmlns="jabber:client" type="result" id="${id:1}"><query xmlns="jabber:iq:roster"/></iq></server>
+<server in="juliet"><iq xmlns="jabber:client" type="result" id="${id:2}"/></server>
+<close in="juliet" by="client"/>
+</script></cassette>"""
+
+
+async def test_an_answer_is_not_taken_for_that_to_a_request_not_yet_sent() -> None:
+    from datetime import UTC, datetime
+
+    from xproxy.capture.node import parse
+    from xproxy.events import Side
+    from xproxy.replay.playback import Playback
+
+    made = Playback(parse_cassette(ANSWERS.encode()), Side.CLIENT, lambda: datetime.now(UTC), {}, contains=True)
+    for event in made.cassette.events[:3]:
+        made.happened(event, event.stanza and made.render(event))
+    # With more allowed than was recorded it would fit the other, empty answer too.
+    id_ = made.bindings.values["id:1"]
+    taken = made.take("juliet", parse(f"<iq type='result' id='{id_}'><query xmlns='jabber:iq:roster'/></iq>"))
+    assert taken.event is not None
+    assert taken.event.number == 5
+    assert made.findings == []

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import EndOfInput, Event, Side
-from xproxy.events.tls import CertificateFacts, TlsEstablished
+from xproxy.events.tls import CertificateFacts, TlsEstablished, TlsPassthrough
 from xproxy.xmpp.actions import Action, Close, Forward, LegMode, Observe, Send
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.names import NameTally
@@ -76,6 +76,19 @@ def tls(leg: Side, *, server_name: str | None = "example.org", end_point: str = 
     )
 
 
+def passed_on() -> TlsPassthrough:
+    """Facts of a session that is relayed undecrypted."""
+    return TlsPassthrough(
+        stage="begin",
+        direct=False,
+        server_name="example.org",
+        ja4="t13d1516h2_8daaf6152771_b186095e22b6",
+        refusal="unknown_ca",
+        refused_at_ns=BEGIN,
+        expires_at_ns=BEGIN + 3_600 * SECOND,
+    )
+
+
 class Dialogue:
     """A session and what came of it so far."""
 
@@ -119,6 +132,12 @@ class Dialogue:
         """TLS comes up on both legs."""
         self._take(self.session.tls_established(tls(Side.SERVER, **facts), self.now), b"", Side.SERVER)
         self._take(self.session.tls_established(tls(Side.CLIENT), self.now), b"", Side.CLIENT)
+        self._forwards = True
+        return self
+
+    def passed_on(self) -> "Dialogue":
+        """There is no TLS of ours: the client is let through undecrypted."""
+        self._take(self.session.tls_passed_on(passed_on(), self.now), b"", Side.CLIENT)
         self._forwards = True
         return self
 

@@ -29,8 +29,15 @@ def missing() -> str | None:
     for program, package in (("ip", "iproute2"), ("nft", "nftables")):
         if shutil.which(program) is None:
             return f"{program} is not installed (Debian package {package})"
-    made = subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False)
-    return None if made.returncode == 0 else "network namespaces cannot be made here (root with CAP_SYS_ADMIN can)"
+    name = f"xproxy-{os.getpid()}-try"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, check=False)
+    if made.returncode != 0:
+        return "network namespaces cannot be made here (root with CAP_SYS_ADMIN can)"
+    try:
+        listed = subprocess.run([*inside(name), "nft", "list", "ruleset"], capture_output=True, check=False)
+        return None if listed.returncode == 0 else "nftables rules cannot be set here"
+    finally:
+        _remove(name)
 
 
 @attrs.frozen(kw_only=True)

@@ -27,7 +27,7 @@ from xproxy.events.connection import CloseCause, ConnectionClosed, DirectionTota
 from xproxy.events.tls import StarttlsRequested, TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.proxy.health import HealthSettings, UpstreamHealth
 from xproxy.proxy.passthrough import PassthroughMemory
-from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane
+from xproxy.proxy.plane import EpollPlane, Plane, WaitReadablePlane, new_plane
 from xproxy.proxy.proxy import Proxy, ProxySettings
 from xproxy.proxy.route import FixedRoute, OriginalRoute, Route
 from xproxy.proxy.seams import NewSession
@@ -254,7 +254,7 @@ class Rig:
 async def proxying(
     *,
     limits: SessionLimits | None = None,
-    plane: type[EpollPlane] | type[WaitReadablePlane] = EpollPlane,
+    plane: type[EpollPlane] | type[WaitReadablePlane] | None = None,
     contexts: Contexts | None = None,
     new_session: NewSession | None = None,
     listen: ListenSettings | None = None,
@@ -275,7 +275,7 @@ async def proxying(
         cores.append(StubCore(mode, at_ns))
         return cores[-1]
 
-    the_plane: Plane = plane(channel=channel, wall_ns=time.time_ns)
+    the_plane: Plane = (plane or new_plane)(channel=channel, wall_ns=time.time_ns)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         if receive_buffer is not None:

@@ -32,7 +32,7 @@ from xproxy.events.session import (
     SmAnomaly,
     SmEnabled,
 )
-from xproxy.events.stanza import StanzaError, StanzaRelayed
+from xproxy.events.stanza import ClientFailureSuspected, StanzaError, StanzaRelayed
 from xproxy.events.stream import (
     InspectionLost,
     LossScope,
@@ -727,3 +727,98 @@ def test_a_client_that_calls_itself_a_server_binds_all_the_same(talk: Dialogue) 
     assert not talk.session.established
     talk.client(BIND.replace("<iq", "<iq xmlns='jabber:client'")).server(BOUND)
     assert talk.one(ResourceBound).jid.local == "juliet"
+
+
+# A client that is let through undecrypted --------------------------------------------------------------------------
+
+
+def passed_on(talk: Dialogue) -> Dialogue:
+    before_tls(talk).client(STARTTLS).server(PROCEED)
+    talk.seen()
+    return talk.passed_on()
+
+
+def test_a_session_that_is_passed_on_is_relayed_unseen(talk: Dialogue) -> None:
+    passed_on(talk)
+    assert talk.actions_seen() == ["tls-passthrough"]
+    # Neither XML nor what looks like it is read: not a closing tag, not broken XML, not a login, not a huge stanza.
+    talk.client(b"\x16\x03\x01" + PLAIN.encode() + b"</stream:stream>" + b"x" * 3_000)
+    talk.server("<!DOCTYPE a>" + SUCCESS + "<a" * 2_000)
+    assert talk.seen() == []
+    assert talk.close is None
+    assert talk.session.phase is Phase.PASSED_ON
+
+
+def test_nobody_can_tell_whether_it_logs_in_so_there_is_no_deadline(talk: Dialogue) -> None:
+    passed_on(talk)
+    assert talk.session.next_tick_ns is None
+    assert talk.after(100_000) == []
+
+
+def test_a_fin_leaves_the_other_side_time_to_answer(talk: Dialogue) -> None:
+    passed_on(talk)
+    assert not any(isinstance(action, Close) for action in talk.ends(Side.CLIENT, EndOfInput.CLOSE_NOTIFY))
+    talk.server("the answer to a close_notify")
+    talk.ends(Side.SERVER, EndOfInput.CLOSE_NOTIFY)
+    assert talk.close == Close(cause=CloseCause.CLIENT_ENDED, initiator=Side.CLIENT, how=EndOfInput.CLOSE_NOTIFY)
+
+
+def test_but_not_for_ever(talk: Dialogue) -> None:
+    passed_on(talk)
+    talk.ends(Side.SERVER, EndOfInput.CLOSE_NOTIFY)
+    assert talk.after(4.9) == []
+    talk.after(0.2)
+    assert talk.close == Close(cause=CloseCause.SERVER_ENDED, initiator=Side.SERVER, how=EndOfInput.TRUNCATED)
+
+
+def test_a_reset_is_passed_on_at_once(talk: Dialogue) -> None:
+    passed_on(talk)
+    talk.ends(Side.SERVER, EndOfInput.RESET)
+    assert talk.close == Close(cause=CloseCause.SERVER_ENDED, initiator=Side.SERVER, how=EndOfInput.RESET)
+
+
+def test_what_direct_tls_begins_with_is_passed_on_too() -> None:
+    talk = Dialogue(mode=LegMode.DIRECT_TLS).passed_on()
+    talk.client(b"\x16\x03\x01").server(b"\x16\x03\x03")
+    assert talk.actions_seen() == ["tls-passthrough"]
+
+
+# A client that does not accept our certificate and says so late ----------------------------------------------------
+
+
+def late_alert() -> TlsFailed:
+    reason = TlsFailure.CLIENT_REJECTED_CERTIFICATE
+    return TlsFailed(
+        leg=Side.CLIENT, direct=False, reason=reason, alert="unknown_ca", after_handshake=True, seconds=0.1
+    )
+
+
+def test_an_alert_behind_the_handshake_ends_the_session_with_its_cause(talk: Dialogue) -> None:
+    inside_tls(talk)
+    actions = talk.session.tls_failed(late_alert(), talk.now)
+    assert actions[-1] == Close(cause=CloseCause.TLS_FAILED, initiator=Side.CLIENT, how=EndOfInput.TRUNCATED)
+    assert talk.session.tls_failed(late_alert(), talk.now) == []
+
+
+@pytest.mark.parametrize("how", [EndOfInput.CLOSE_NOTIFY, EndOfInput.TRUNCATED])
+def test_a_client_that_goes_without_a_word_inside_tls_may_not_trust_us(talk: Dialogue, how: EndOfInput) -> None:
+    before_tls(talk).client(STARTTLS).server(PROCEED).secured()
+    talk.seen()
+    talk.ends(Side.CLIENT, how)
+    suspected = talk.one(ClientFailureSuspected)
+    assert (suspected.kind, suspected.confidence) == ("left-after-tls", "medium")
+    assert talk.session.left_at_certificate
+
+
+def test_one_that_was_reset_or_spoke_or_heard_the_server_end_is_no_evidence(talk: Dialogue) -> None:
+    before_tls(talk).client(STARTTLS).server(PROCEED).secured()
+    talk.ends(Side.CLIENT, EndOfInput.RESET)
+    for spoke in (True, False):
+        other = before_tls(Dialogue()).client(STARTTLS).server(PROCEED).secured()
+        if spoke:
+            other.client("<")
+        else:
+            other.ends(Side.SERVER)
+        other.ends(Side.CLIENT)
+        assert not other.session.left_at_certificate
+    assert not talk.session.left_at_certificate

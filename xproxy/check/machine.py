@@ -48,7 +48,7 @@ def check_descriptors(settings: Settings, place: Place, limits: tuple[int, int] 
 def check_disk(settings: Settings, place: Place) -> Iterator[Finding]:
     """Yield whether the journal has room."""
     state = settings.state.directory.absolute()
-    directory = next((each for each in (state, *state.parents) if each.is_dir()), Path("/"))
+    directory = next((each for each in (state, *state.parents) if os.path.isdir(each)), Path("/"))
     try:
         status = os.statvfs(directory)
     except OSError as error:

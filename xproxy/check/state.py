@@ -1,5 +1,9 @@
-"""The state directory, the keys in it, and the other files the proxy would write: owners and modes."""
+"""The state directory, the keys in it, and the other files the proxy would write: owners and modes.
 
+Where one may not even look, ``os.path`` says that nothing is there; ``Path`` would raise.
+"""
+
+import glob
 import os
 import pwd
 import stat
@@ -55,7 +59,7 @@ def _check_directory(state: Path, where: str, uid: int) -> Iterator[Finding]:
                           )  # fmt: skip
         yield fine(TOPIC, where, f"the state directory {state} can be written")
     path = state / SOCKET_FILE
-    if path.exists() and not is_socket(path):
+    if os.path.exists(path) and not is_socket(path):
         yield problem(TOPIC, str(path), f"{path} is there, and is no socket", "remove it")
 
 
@@ -63,8 +67,8 @@ _CHOOSE: Final = "choose another with --state DIR"
 
 
 def _can_be_made(state: Path, where: str) -> Finding:
-    parent = next(each for each in state.absolute().parents if each.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+    parent = next(each for each in state.absolute().parents if os.path.exists(each))
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
         return problem(TOPIC, where, f"the state directory {state} is not there and cannot be made in {parent}",
                        f"make it (install -d -m 700 -o USER {state}), or {_CHOOSE}")  # fmt: skip
     return fine(TOPIC, where, f"the state directory {state} will be made")
@@ -76,7 +80,8 @@ def _check_keys(settings: Settings, state: Path, place: Place, uid: int) -> Iter
         keys.append((state / IDENTITY_KEY_FILE, "the key of pseudonyms"))
     if settings.tls.certificate_file is None:
         keys += [(state / "ca.key", "the CA's key"), (state / "leaf.key", "the key of the CA's leaves")]
-    keys += [(path, "a key that signs the journal") for path in sorted((state / JOURNAL_DIRECTORY).glob("*/*.key"))]
+    of_journal = sorted(glob.glob("*/*.key", root_dir=state / JOURNAL_DIRECTORY))
+    keys += [(state / JOURNAL_DIRECTORY / name, "a key that signs the journal") for name in of_journal]
     for path, what in keys:
         yield from _check_key(path, what, str(path), uid)
     if settings.tls.key_file is not None:
@@ -115,15 +120,15 @@ def _check_log(settings: Settings, place: Place) -> Iterator[Finding]:
         return
     where = place("log", "path")
     directory = path.absolute().parent
-    if path.is_dir():
+    if os.path.isdir(path):
         yield problem(TOPIC, where, f"the log file {path} is a directory", "name a file")
-    elif path.exists():
+    elif os.path.exists(path):
         if not os.access(path, os.W_OK):
             yield problem(TOPIC, where, f"cannot write to the log file {path}, which is {_owner(path.stat().st_uid)}'s",
                           "change its owner, or name another")  # fmt: skip
         else:
             yield fine(TOPIC, where, f"the log file {path} can be written")
-    elif not directory.is_dir():
+    elif not os.path.isdir(directory):
         yield problem(TOPIC, where, f"the log file {path} cannot be made: there is no directory {directory}",
                       f"make it: install -d -m 750 -o USER {directory}")  # fmt: skip
     elif not os.access(directory, os.W_OK | os.X_OK):

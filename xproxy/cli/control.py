@@ -15,8 +15,7 @@ from xproxy.config.load import load
 from xproxy.config.state import default_state_directory
 from xproxy.control.address import control_socket, is_socket
 from xproxy.control.client import ControlClient, NoProxy, wait_for_end
-from xproxy.control.operations import LEVELS
-from xproxy.control.sessions import SORTS
+from xproxy.control.words import LEVELS, SORTS
 from xproxy.errors import EXIT_NO, EXIT_OK
 
 SERVICE_STATE: Final = Path("/var/lib/xproxy")  # of the service: looked at when nothing says where
@@ -164,7 +163,7 @@ COLUMNS: Final = (
 )
 @click.option("--interval", type=click.FloatRange(min=0.1), default=WATCH_SECONDS, show_default=True, metavar="SECONDS",
               help="Of --watch.")  # fmt: skip
-@click.option("--sort", type=click.Choice(sorted(SORTS)), default="age", show_default=True,
+@click.option("--sort", type=click.Choice(SORTS), default="age", show_default=True,
               help="Most first; texts alphabetically.")  # fmt: skip
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show at most N. [default: all; with --watch "
               "as many as the terminal has lines]")  # fmt: skip

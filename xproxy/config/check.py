@@ -18,6 +18,9 @@ from xproxy.jid import Jid, JidError, domain_to_ascii, is_ip_address
 DEPTH_CEILING = 250
 
 
+HEADER_BYTES_LEAST = 16 + 36  # the PROXY protocol's section 2.2
+
+
 class Place(Protocol):
     """Where a key got its value: "xproxy.toml:7", "--cert", "default"."""
 
@@ -58,6 +61,12 @@ def _check_listen(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
                 message=f"{entry}: behind a balancer there is no original destination to go to, it is the balancer's",
                 hint="name the server: --upstream HOST:PORT or srv",
             )
+    if listen.header_bytes_max < HEADER_BYTES_LEAST:
+        yield ConfigProblem(
+            where=place("listen", "header_bytes_max"),
+            message=f"{listen.header_bytes_max} is out of range",
+            hint=f"at least {HEADER_BYTES_LEAST}: a header of version 2 that names IPv6 addresses",
+        )
     for port in listen.destination_ports:
         if not 0 < port < 65_536:
             yield ConfigProblem(
@@ -162,6 +171,23 @@ def _check_certificate(settings: Settings, place: Place) -> Iterator[ConfigProbl
         )
 
 
+def _check_policy(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
+    policy = settings.policy
+    if policy.on_client_reject == "passthrough" and settings.upstream.tls == "none":
+        yield ConfigProblem(
+            where=place("policy", "on_client_reject"),
+            message="passthrough cannot be: the server is spoken to in clear (upstream.tls), and the client speaks TLS",
+            hint="set on_client_reject to close, or upstream.tls to same, starttls or direct",
+        )
+    for key in ("passthrough_seconds", "passthrough_max", "passthrough_per_address_max"):
+        if (value := getattr(policy, key)) < 1:
+            yield ConfigProblem(
+                where=place("policy", key),
+                message=f"{value} is out of range",
+                hint='at least 1; to let nobody through, set on_client_reject to "close"',
+            )
+
+
 def _check_stream(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
     limits = settings.stream
     if limits.stanza_bytes_warn > limits.stanza_bytes_max:
@@ -248,6 +274,7 @@ _CHECKS: dict[str, Callable[[Settings, Place], Iterator[ConfigProblem]]] = {
     "listen": _check_listen,
     "upstream": _check_upstream,
     "tls": _check_certificate,
+    "policy": _check_policy,
     "stream": _check_stream,
     "journal": _check_journal,
     "capture": _check_capture,

@@ -61,7 +61,8 @@ def _toml(value: object) -> str:
         case str() | Path() | HostPort() | ListenAddress() | IPv4Network() | IPv6Network():
             return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
         case tuple() | list():
-            return f"[{', '.join(_toml(item) for item in value)}]"
+            # Numbers in a list are names of a kind: ports.
+            return f"[{', '.join(str(item) if type(item) is int else _toml(item) for item in value)}]"
         case _:
             raise AssertionError(f"no TOML for {type(value)}")
 

@@ -119,7 +119,7 @@ class ListenSettings:
     destinations: tuple[str, ...] = setting(
         (),
         "list of host names, addresses and networks",
-        "the hosts SOCKS5 clients may ask for, and --upstream original leads to; without it: with one server its "
-        "names and addresses and those of --domain, else any",
+        "the hosts SOCKS5 clients may ask for, and the addresses and networks that --upstream original leads to; "
+        "without it: with one server its names and addresses and those of --domain, else any",
         example=["xmpp.example.org", "192.0.2.0/24"],
     )

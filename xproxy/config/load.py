@@ -5,6 +5,7 @@ keys, so they mix freely. A problem is reported at the place that gave the value
 """
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from xproxy.config.options import (
 from xproxy.config.settings import Settings
 from xproxy.config.toml import TomlFile, read_toml
 from xproxy.errors import ConfigProblem, ConfigProblems, FileProblem
+from xproxy.system import PORTABLE_VARIABLE
 
 SYSTEM_FILE = Path("/etc/xproxy/xproxy.toml")
 LOCAL_FILE = Path("xproxy.toml")
@@ -192,7 +194,7 @@ def _unknown(
 
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[ConfigProblem]:
     """Yield variables that look like a slip of the pen for one of ours; others with our prefix are somebody else's."""
-    known = [option.variable for option in OPTIONS] + [CONFIG_VARIABLE, READY_FILE_VARIABLE]
+    known = [option.variable for option in OPTIONS] + [CONFIG_VARIABLE, READY_FILE_VARIABLE, PORTABLE_VARIABLE]
     for name in sorted(environment):
         if name.startswith("XPROXY_") and name not in known:
             # The prefix is alike in all of them and must not count.
@@ -219,7 +221,7 @@ def _take_credentials(environment: Mapping[str, str], given: dict[Key, _Given]) 
         return
     for credential in CREDENTIALS:
         path = Path(directory, credential.name)
-        if (credential.section, credential.key) not in given and path.exists():
+        if (credential.section, credential.key) not in given and os.path.exists(path):
             where = f"credential {credential.name}"
             given[credential.section, credential.key] = _Given(value=str(path), where=where)
 

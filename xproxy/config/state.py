@@ -8,6 +8,7 @@ from pathlib import Path
 
 import attrs
 
+from xproxy import system
 from xproxy.config.setting import setting
 from xproxy.errors import FileProblem
 
@@ -141,7 +142,7 @@ def _write_beside(path: Path, data: bytes) -> Path:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            system.sync(file.fileno())
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -151,6 +152,6 @@ def _write_beside(path: Path, data: bytes) -> Path:
 def _sync_directory(path: Path) -> None:
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(directory)
+        system.sync(directory)
     finally:
         os.close(directory)

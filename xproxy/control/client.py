@@ -8,7 +8,6 @@ import contextlib
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from urllib.parse import urlencode
 import h11
 import orjson
 
-from xproxy import __version__
+from xproxy import __version__, system
 from xproxy.control.address import control_socket, is_socket, short_name
 from xproxy.errors import EXIT_NO, EnvironmentProblem
 
@@ -26,7 +25,6 @@ ANSWER_SECONDS_MAX: Final = 60.0  # a reload may wait for a disk
 ANSWER_BYTES_MAX: Final = 64 * 1024 * 1024  # 10 000 sessions are 8 MiB
 
 _READ_BYTES: Final = 65_536
-_CREDENTIALS: Final = struct.Struct("3i")
 
 
 class NoProxy(EnvironmentProblem):
@@ -76,11 +74,8 @@ class ControlClient:
     def process(self) -> int | None:
         """Return the process id of the proxy, where the system tells. Raises: NoProxy."""
         with self._connect() as sock:
-            if not hasattr(socket, "SO_PEERCRED"):
-                return None
-            data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            pid: int = _CREDENTIALS.unpack(data)[0]
-            return pid or None  # 0: in a container whose processes cannot be seen from here
+            peer = system.peer_of(sock)
+            return None if peer is None else peer[0] or None  # 0: in a container whose processes cannot be seen here
 
     def _ask(self, method: str, target: str, body: Mapping[str, object] | None) -> dict[str, Any]:
         data = b"" if body is None else orjson.dumps(body)

@@ -7,10 +7,10 @@ import attrs
 
 from xproxy.control.router import Document, Refused, Request, Router
 from xproxy.control.sessions import list_sessions
+from xproxy.control.words import LEVELS
 from xproxy.proxy.snapshot import SessionSnapshot
 
 DRAIN_SECONDS_MAX: Final = 7 * 86_400.0  # whoever needs longer than a week does not want it to end
-LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 
 
 @attrs.frozen(kw_only=True)

@@ -17,7 +17,6 @@ import errno
 import logging
 import os
 import socket
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,7 +26,7 @@ import h11
 import orjson
 import trio
 
-from xproxy import __version__
+from xproxy import __version__, system
 from xproxy.config.control import ControlSettings
 from xproxy.control.address import is_socket, short_name
 from xproxy.control.reading import Asked, RequestReader
@@ -42,8 +41,6 @@ BACKLOG: Final = 16
 READ_BYTES: Final = 16_384
 ACCEPT_PAUSE_SECONDS: Final = 0.1  # when there is no descriptor at all: as the listener for clients
 CLOSE_SECONDS_MAX: Final = 1.0  # for answers that are under way at the end
-
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: pid, uid, gid (unix(7))
 
 
 @contextmanager
@@ -125,29 +122,20 @@ class ControlServer:
 
     async def _accept(self, sock: socket.socket, connections: trio.Nursery) -> None:
         """Accept; with the descriptor that is kept for it when the sessions have all others: then one is asked most."""
-        reserve: int | None = _open_reserve()
+        reserve: int | None = None
         try:
             while True:
-                await trio.lowlevel.wait_readable(sock)
                 if reserve is None:
                     reserve = _open_reserve()
-                try:
-                    connection, _ = sock.accept()
-                except BlockingIOError:  # it has gone again
-                    continue
-                except OSError as error:
-                    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS):
-                        raise
-                    if reserve is None:
-                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
-                        continue
+                await trio.lowlevel.wait_readable(sock)
+                connection = _accept_one(sock)
+                if connection is None and reserve is not None:
                     os.close(reserve)
                     reserve = None
-                    try:
-                        connection, _ = sock.accept()
-                    except OSError:
-                        await trio.sleep(ACCEPT_PAUSE_SECONDS)
-                        continue
+                    connection = _accept_one(sock)
+                if connection is None:  # whatever it is, the proxy does not end for it
+                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    continue
                 connections.start_soon(self._connection, trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
         finally:
             if reserve is not None:
@@ -228,13 +216,19 @@ def _open_reserve() -> int | None:
         return None
 
 
+def _accept_one(sock: socket.socket) -> socket.socket | None:
+    try:
+        return sock.accept()[0]
+    except OSError as error:  # no descriptor, or it has gone again
+        if not isinstance(error, BlockingIOError) and error.errno not in (errno.EMFILE, errno.ENFILE):
+            log.warning("the control socket cannot take a connection: %s", error)
+        return None
+
+
 def caller_of(sock: trio.socket.SocketType) -> Caller:
     """Return who is at the other end. Where the system does not say, the modes of file and directory are the guard."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return Caller(pid=None, uid=None)
-    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _ = _CREDENTIALS.unpack(data)
-    return Caller(pid=pid, uid=uid)
+    peer = system.peer_of(sock)
+    return Caller(pid=None, uid=None) if peer is None else Caller(pid=peer[0], uid=peer[1])
 
 
 def _changed(what: str, caller: Caller, *, problem: str | None) -> ConfigChanged:

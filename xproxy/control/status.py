@@ -52,6 +52,9 @@ class State:
     names: int
     names_max: int
     descriptors_max: int
+    arriving: int = 0  # connections whose PROXY header or SOCKS5 request is waited for
+    health_checks: int = 0  # of balancers, which are counted and not recorded
+    refusing: bool = False  # clients, because the server is down
 
 
 def document_of(state: State) -> Document:
@@ -70,10 +73,12 @@ def document_of(state: State) -> Document:
         "started_at": timestamp(state.started_at_ns),
         "uptime_seconds": round((state.now_ns - state.started_at_ns) / _NS, 3),
         "listeners": list(state.listeners),
-        "upstream": {"address": state.upstream, "verify": state.upstream_verify},
+        "upstream": {"address": state.upstream, "verify": state.upstream_verify, "refusing": state.refusing},
         "certificate": state.certificate,
         "identities": state.identities,
         "sessions": {"now": state.sessions, "max": state.sessions_max},
+        "arriving": state.arriving,
+        "health_checks": state.health_checks,
         "journal": None
         if health is None or queue is None
         else {
@@ -102,6 +107,8 @@ def _problems(state: State) -> list[str]:
     if state.journal_health is not None and not state.journal_health.is_ok:
         problems.append(f"records do not reach the journal: {state.journal_health.reason or 'it cannot be written'}")
     problems += [f"{output} cannot be written: {reason}" for output, reason in state.log_problems.items()]
+    if state.refusing:
+        problems.append("the server cannot be reached, and clients are refused until it can (refuse_while_down)")
     if state.log_queue.is_full or (state.journal_queue is not None and state.journal_queue.is_full):
         problems.append("no session is read: too many records wait to be written")
     return problems

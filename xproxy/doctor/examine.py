@@ -177,7 +177,7 @@ class _Examination:
             for number, each in enumerate(leads):
                 if each.targets:
                     record = each.targets[0][0]
-                    places[number] = HostPort(record.target, record.port)
+                    places[number] = HostPort(record.host, record.port)
         return places[0], places[1]
 
     async def _touch(self, addresses: tuple[str, ...], ports: tuple[int, int]) -> str | None:

@@ -5,18 +5,17 @@ import socket
 from typing import Final, Literal
 
 import attrs
-import dns.asyncresolver
-import dns.exception
-import dns.name
-import dns.nameserver
-import dns.rdatatype
-import dns.resolver
 import trio
 
 from xproxy.config.address import HostPort
+from xproxy.config.upstream import UpstreamSettings
 from xproxy.doctor.findings import Finding, Fix, Severity, listed
-from xproxy.errors import UsageProblem
+from xproxy.errors import EnvironmentProblem, UsageProblem
+from xproxy.events.connection import ServerTls, UpstreamFailure
 from xproxy.jid import is_ip_address
+from xproxy.proxy import resolve
+from xproxy.proxy.srv import LookupFailed, Srv
+from xproxy.proxy.srv import Service as NoServers
 
 LOOKUP_SECONDS_MAX: Final = 5.0  # as libc's resolver waits for one answer
 RECORDS_MAX: Final = 16  # of one answer that are looked at: an answer over TCP may hold thousands
@@ -24,20 +23,7 @@ ADDRESSES_MAX: Final = 4  # of each family that are tried
 
 Service = Literal["xmpp-client", "xmpps-client"]
 SERVICES: Final[tuple[Service, ...]] = ("xmpp-client", "xmpps-client")
-
-
-@attrs.frozen(kw_only=True)
-class Srv:
-    """One record."""
-
-    priority: int
-    weight: int
-    target: str  # without the final dot; "" where the service is decidedly not offered (RFC 2782: ".")
-    port: int
-
-    def __str__(self) -> str:
-        """Return the target as it is shown."""
-        return f"{self.target}:{self.port}" if self.target else '"." (not offered)'
+_KINDS: Final = {"xmpp-client": ServerTls.STARTTLS, "xmpps-client": ServerTls.DIRECT}
 
 
 @attrs.frozen(kw_only=True)
@@ -46,68 +32,67 @@ class Answer:
 
     question: str
     srv: tuple[Srv, ...] = ()  # in the order clients try them, weights aside
+    not_offered: bool = False  # the one record is "." (RFC 2782)
     addresses: tuple[str, ...] = ()
     failure: str | None = None  # why nothing is known; None with nothing in it: there is no such record
 
 
 class Resolver:
-    """Asks the system's name servers, or the one that is named."""
+    """Asks the name server that is named, else the system's; addresses then by the system, its hosts file too.
+
+    ``xproxy.proxy.resolve`` does the asking: what is found here the proxy would find with ``--upstream srv``.
+    """
 
     def __init__(self, nameserver: HostPort | None, *, seconds_max: float = LOOKUP_SECONDS_MAX) -> None:
         """Raises: UsageProblem where the name server is no address."""
-        self._seconds_max = seconds_max
-        self._named = nameserver is not None
-        self._resolver: dns.asyncresolver.Resolver | None
-        if nameserver is None:
-            try:
-                self._resolver = dns.asyncresolver.Resolver()
-            except dns.resolver.NoResolverConfiguration:
-                self._resolver = None
-            return
-        if not is_ip_address(nameserver.host):
+        if nameserver is not None and not is_ip_address(nameserver.host):
             raise UsageProblem(f"the name server {nameserver.host!r} is no address", "write 192.0.2.53 or [::1]:5353")
-        self._resolver = dns.asyncresolver.Resolver(configure=False)
-        self._resolver.nameservers = [dns.nameserver.Do53Nameserver(nameserver.host, nameserver.port)]
+        self._seconds_max = seconds_max
+        self._is_named = nameserver is not None
+        self._names: resolve.Resolver | None = None
+        settings = UpstreamSettings(
+            nameservers=None if nameserver is None else (nameserver,), lookup_seconds_max=seconds_max
+        )
+        try:
+            self._names = resolve.open_resolver(settings)
+        except EnvironmentProblem as problem:
+            self._missing = problem.message
 
     async def services(self, domain: str, service: Service) -> Answer:
         """Look the SRV records of a service up; ``domain`` in A-labels."""
         question = f"_{service}._tcp.{domain}"
-        answer = await self._ask(question, "SRV")
-        if isinstance(answer, str):
-            return Answer(question=question, failure=answer)
-        records = [
-            Srv(
-                priority=record.priority,
-                weight=record.weight,
-                target=record.target.to_text(omit_final_dot=True) if record.target != dns.name.root else "",
-                port=record.port,
-            )
-            for record in answer
-            if record.rdtype == dns.rdatatype.SRV
-        ]
-        records.sort(key=lambda each: (each.priority, -each.weight, each.target, each.port))
-        return Answer(question=question, srv=tuple(records[:RECORDS_MAX]))
+        if self._names is None:
+            return Answer(question=question, failure=self._missing)
+        try:
+            found = await self._names.services(domain, _KINDS[service])
+        except LookupFailed as failed:
+            return Answer(question=question, failure=self._why(failed))
+        if isinstance(found, NoServers):
+            return Answer(question=question, not_offered=found is NoServers.NOT_OFFERED)
+        found.sort(key=lambda each: (each.priority, -each.weight, each.host, each.port))
+        return Answer(question=question, srv=tuple(found[:RECORDS_MAX]))
 
     async def addresses(self, host: str) -> Answer:
-        """Look the addresses of ``host`` up: IPv6 and IPv4; by the system (its hosts file too) unless one is named."""
+        """Look the addresses of ``host`` up, IPv6 and IPv4."""
         if is_ip_address(host):
             return Answer(question=host, addresses=(host.strip("[]"),))
-        if not self._named:
+        if not self._is_named or self._names is None:
             return await self._system(host)
         found: list[str] = []
-        failures = []
+        failure = None
         for kind in ("AAAA", "A"):
-            answer = await self._ask(host, kind)
-            if isinstance(answer, str):
-                failures.append(answer)
-            else:
-                found += [record.address for record in answer if record.rdtype.name == kind][:ADDRESSES_MAX]
-        return Answer(question=host, addresses=tuple(found), failure=failures[0] if failures and not found else None)
+            try:
+                found += (await self._names.texts(host, kind))[:ADDRESSES_MAX]
+            except LookupFailed as failed:
+                failure = self._why(failed)
+        return Answer(question=host, addresses=tuple(found), failure=None if found else failure)
 
     async def tlsa(self, name: str) -> bool:
         """Return whether there are TLSA records of that name."""
-        answer = await self._ask(name, "TLSA")
-        return not isinstance(answer, str) and len(answer) > 0
+        try:
+            return self._names is not None and bool(await self._names.texts(name, "TLSA"))
+        except LookupFailed:
+            return False
 
     async def _system(self, host: str) -> Answer:
         with trio.CancelScope(deadline=trio.current_time() + self._seconds_max) as scope:
@@ -128,23 +113,10 @@ class Resolver:
         ]
         return Answer(question=host, addresses=tuple(kept))
 
-    async def _ask(self, name: str, kind: str) -> "dns.rdataset.Rdataset | tuple[()] | str":
-        """Return the records, none, or why nothing is known."""
-        if self._resolver is None:
-            return "this system has no resolv.conf: name a server with --nameserver"
-        try:
-            question = dns.name.from_text(name)
-            answer = await self._resolver.resolve(question, kind, lifetime=self._seconds_max, search=False)
-        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
-            return ()
-        except dns.exception.Timeout:
+    def _why(self, failed: LookupFailed) -> str:
+        if failed.reason is UpstreamFailure.LOOKUP_TIMEOUT:
             return f"no answer within {self._seconds_max:g} s"
-        except dns.resolver.NoNameservers:
-            return "the name server failed (SERVFAIL or refused)"
-        except (dns.exception.DNSException, OSError, ValueError) as error:
-            return f"{type(error).__name__}"
-        assert answer.rrset is not None
-        return answer.rrset
+        return "the name server failed or refused (SERVFAIL, REFUSED)"
 
 
 def _family(address: str) -> int:
@@ -156,7 +128,7 @@ DANE_FIX: Final = "--cert FILE --key FILE with the server's own, or a TLSA recor
 
 async def check_dane(resolver: Resolver, leads: list["Leads"]) -> Finding | None:
     """Say whether the certificate is bound by DNS (RFC 7673 section 4): TLSA records of what SRV leads to."""
-    names = [f"_{record.port}._tcp.{record.target}" for each in leads for record, _ in each.targets]
+    names = [f"_{record.port}._tcp.{record.host}" for each in leads for record, _ in each.targets]
     found = []
     for name in dict.fromkeys(names):
         answer = await resolver.tlsa(name)
@@ -192,13 +164,17 @@ async def follow(resolver: Resolver, domain: str, service: Service) -> Leads:
         known[target] = await resolver.addresses(target)
 
     async with trio.open_nursery() as nursery:  # all at once: a name server that is slow is so sixteen times
-        for target in {record.target for record in answer.srv if record.target}:
+        for target in {record.host for record in answer.srv}:
             nursery.start_soon(look_up, target)
     return Leads(
         service=service,
         answer=answer,
-        targets=tuple((record, known[record.target]) for record in answer.srv if record.target),
+        targets=tuple((record, known[record.host]) for record in answer.srv),
     )
+
+
+def _shown(record: Srv) -> str:
+    return f"{record.host}:{record.port}"
 
 
 def check_leads(leads: Leads, *, host: str, addresses: tuple[str, ...], ports: tuple[int, ...]) -> Finding:
@@ -215,7 +191,7 @@ def check_leads(leads: Leads, *, host: str, addresses: tuple[str, ...], ports: t
             consequence="clients that use DNS may be led round xproxy, or may not",
             fixes=(Fix("xproxy", "xproxy doctor --nameserver ADDRESS[:PORT] asks another name server"),),
         )
-    if not answer.srv:
+    if not answer.srv and not answer.not_offered:
         fallback = "clients without a host setting go to port 5222 of the domain's own address (RFC 6120 section 3.2.2)"
         return Finding(
             check=check,
@@ -233,11 +209,11 @@ def check_leads(leads: Leads, *, host: str, addresses: tuple[str, ...], ports: t
             consequence="clients that use DNS do not connect by it; who has a host setting reaches xproxy all the same",
         )
     elsewhere = [
-        str(record)
+        _shown(record)
         for record, found in leads.targets
         if record.port not in ports or set(found.addresses).isdisjoint(addresses)
     ]
-    everything = listed([str(record) for record, _ in leads.targets])
+    everything = listed([_shown(record) for record, _ in leads.targets])
     record = leads.targets[0][0]
     fix = Fix("DNS", f"{answer.question}. SRV {record.priority} {record.weight} <port of xproxy> <host of xproxy>.")
     if elsewhere:

@@ -66,7 +66,8 @@ METHODS: Final[tuple[Method, ...]] = (
         ":didReceiveTrust:completionHandler:",
         _PARTLY,
         "tls-failed",
-        "xproxy.leg client, event.reason client-rejected-certificate: asked, and it said no",
+        "xproxy.leg client, event.reason client-rejected-certificate, or closed with our certificate in the record: "
+        "asked, and it said no",
     ),
     _method(6, "DidSecure:", _YES, "tls-established", "xproxy.leg client"),
     _method(
@@ -195,7 +196,9 @@ def delegates_of(event: Event) -> tuple[str, ...]:
         case TlsEstablished(leg=Side.CLIENT):
             return _SECURED
         case TlsFailed(leg=Side.CLIENT):
-            rejected = event.reason is TlsFailure.CLIENT_REJECTED_CERTIFICATE
+            # By an alert, or by going when it was shown the certificate.
+            went = event.reason is TlsFailure.CLOSED and event.certificate is not None
+            rejected = went or event.reason is TlsFailure.CLIENT_REJECTED_CERTIFICATE
             return (_SELECTORS[4], _SELECTORS[5]) if rejected else (_SELECTORS[4],)
         case StreamFeatures() if event.starttls != "required" and not _LOGIN_FEATURES.isdisjoint(event.features):
             return (_SELECTORS[7],)

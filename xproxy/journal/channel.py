@@ -7,11 +7,15 @@ have, except while it cannot be written and the policy is to go on; such a recor
 slower of the two.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
-from xproxy.journal.writer import Journal
+from xproxy.config.journal import JournalSettings
+from xproxy.config.policy import OnJournalFailure
+from xproxy.journal.writer import Journal, JournalDown, open_journal
 from xproxy.log.channel import RecordChannel
-from xproxy.record.recorder import Record
+from xproxy.record.recorder import ProxyRecorder, Record
 
 
 class JournalChannel:
@@ -49,3 +53,44 @@ class JournalChannel:
         """Reopen what is reopened for log rotation, and look for requests. Raises: OSError."""
         self._journal.poke()
         await self._mirror.reopen()
+
+
+@contextmanager
+def write_journal(
+    state: Path,
+    settings: JournalSettings,
+    on_failure: OnJournalFailure,
+    recorder: ProxyRecorder,
+    mirror: RecordChannel,
+    on_down: Callable[[], None],
+) -> Iterator[JournalChannel]:
+    """Open the journal under ``state`` and start its writer; at the end everything is durable and sealed.
+
+    ``on_down`` is called when it cannot be written and the policy is to stop: the block is to end.
+
+    Raises:
+        JournalLocked: another process writes it.
+        FileProblem: it cannot be opened.
+        JournalDown: at the end, when it could not be written and the policy is to stop.
+    """
+    down: list[JournalDown] = []
+
+    def give_up(problem: JournalDown) -> None:
+        down.append(problem)
+        on_down()
+
+    journal = open_journal(
+        state,
+        settings=settings,
+        on_failure=on_failure,
+        recorder=recorder,
+        deliver=mirror.put_nowait,
+        on_fatal=give_up,
+    )
+    journal.start()
+    try:
+        yield JournalChannel(journal, mirror)
+    finally:
+        journal.close()
+    if down:
+        raise down[0]

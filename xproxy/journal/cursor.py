@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import attrs
 import orjson
 
+from xproxy import system
 from xproxy.errors import FileProblem
 from xproxy.journal.format import Entry
 from xproxy.journal.tree import leaf_hash
@@ -99,7 +100,7 @@ class Cursor:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(orjson.dumps(json, option=orjson.OPT_APPEND_NEWLINE))
                 file.flush()
-                os.fsync(file.fileno())
+                system.sync(file.fileno())
             temporary.replace(path)
         except OSError as error:
             temporary.unlink(missing_ok=True)

@@ -18,6 +18,10 @@ from typing import Final, Protocol
 
 import attrs
 
+from xproxy import system
+
+_HAS_ALLOCATION: Final = system.offers(os, "posix_fallocate")
+_FILL_BYTES: Final = 1_048_576
 _NO_ALLOCATION: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -42,7 +46,7 @@ class AppendFile(Protocol):
         """Append all of ``data``, or raise; a part of it may be in the file then."""
 
     def sync(self) -> None:
-        """Return when what was written survives a crash of the machine (fdatasync)."""
+        """Return when what was written survives a crash of the machine."""
 
     def allocate(self, offset: int, length: int) -> None:
         """Make room for ``length`` octets from ``offset`` on, zeros as long as they are not written."""
@@ -150,18 +154,27 @@ class DiskFile:
 
     def sync(self) -> None:
         """Sync."""
-        os.fdatasync(self._descriptor)
+        system.sync_data(self._descriptor)
 
     def allocate(self, offset: int, length: int) -> None:
         """Make room, where the file system can."""
         if not self._can_allocate:
             return
         try:
-            os.posix_fallocate(self._descriptor, offset, length)
+            if _HAS_ALLOCATION:
+                os.posix_fallocate(self._descriptor, offset, length)
+            else:
+                self._fill(offset + length)
         except OSError as error:
             if error.errno not in _NO_ALLOCATION:
                 raise
             self._can_allocate = False
+
+    def _fill(self, end: int) -> None:
+        """Write zeros from the end of the file on: what was written is on the disk, where nothing else makes room."""
+        at = os.fstat(self._descriptor).st_size
+        while at < end:
+            at += os.pwrite(self._descriptor, bytes(min(end - at, _FILL_BYTES)), at)
 
     def truncate(self, size: int) -> None:
         """Cut."""
@@ -193,6 +206,6 @@ def write_whole(storage: Storage, path: Path, data: bytes) -> None:
 def _sync(path: Path, flags: int) -> None:
     descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        system.sync(descriptor)
     finally:
         os.close(descriptor)

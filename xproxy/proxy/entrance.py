@@ -116,7 +116,9 @@ class Entrance:
         if destination is None:
             if not self._is_original:
                 return Arrival.plain(peer, listener)
-            raise Refused(RefusalReason.NOT_REDIRECTED, detail="it was dialled to the proxy's own address")
+            raise Refused(
+                RefusalReason.NOT_REDIRECTED, detail="nobody redirected it, or connection tracking does not know of it"
+            )
         wanted = HostPort(destination.ip, destination.port)
         if self._is_original:
             try:
@@ -273,8 +275,10 @@ async def _read(sock: socket.socket, take: Callable[[bytes], tuple[int, T | None
             raise _Ended(before_anything=not has_read)
         used, result = take(at_hand)
         has_read = True
-        if used:
+        try:
             sock.recv(used)
+        except OSError:  # reset between two lines of ours
+            raise _Ended(before_anything=False) from None
         if result is not None:
             return result
         await trio.lowlevel.checkpoint()

@@ -251,6 +251,7 @@ class Listener:
         self._is_open.set()
         self._waiting: Counter[str] = Counter()  # connections whose first word is waited for, by address
         self.health_checks = 0
+        self._has_warned = False  # that somebody is not trusted
 
     @property
     def waiting(self) -> int:
@@ -347,7 +348,18 @@ class Listener:
         Raises:
             Refused: it is not trusted, or too many are waited for.
         """
-        self._entrance.check_trusted(peer)
+        try:
+            self._entrance.check_trusted(peer)
+        except Refused:
+            if not self._has_warned:  # once: the records tell of each
+                self._has_warned = True
+                where = endpoint_of(self._sock.getsockname())
+                log.warning(
+                    "%s is in no network that is trusted at %s, and was turned away: add --trusted if it is yours",
+                    peer.ip,
+                    where,
+                )
+            raise
         if self._admissions.is_full:
             raise Refused(RefusalReason.SESSIONS_MAX, self._admissions.sessions_max)
         limit = self._limits.headers_max

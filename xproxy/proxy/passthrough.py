@@ -128,8 +128,8 @@ class PassthroughMemory:
 def refusal_of(failure: TlsFailed) -> str | None:
     """Return how the client refused our certificate, in the word of the log; None: ``failure`` is something else.
 
-    An end of the connection counts where our certificate was the last thing it was shown: many apps judge it
-    themselves and then just close (XMPPFramework's socket, for one).
+    An end of the connection counts where our certificate was the last thing it was shown: many judge it and
+    then just close (slixmpp and Node.js among them).
     """
     if failure.reason is TlsFailure.CLIENT_REJECTED_CERTIFICATE:
         return failure.alert

@@ -35,6 +35,7 @@ from typing import Final, Protocol, TypeGuard, assert_never
 
 import trio
 
+from xproxy import system
 from xproxy.events import EndOfInput
 from xproxy.events.connection import CloseCause
 from xproxy.proxy.diagnose import frames_of
@@ -429,7 +430,7 @@ def was_reset(sock: socket.socket, error: ssl.SSLError) -> bool:
     """
     if error.reason == UNEXPECTED_EOF:
         return False
-    if not hasattr(socket, "TCP_INFO"):
+    if not system.offers(socket, "TCP_INFO"):
         return error.reason is None
     try:
         return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
@@ -473,7 +474,7 @@ class EpollPlane(_Turns):
             del self._legs[leg.fd]
             self._epoll_of(leg).unregister(leg.fd)
 
-    def _epoll_of(self, leg: Leg) -> select.epoll:
+    def _epoll_of(self, leg: Leg) -> "select.epoll":  # in quotes: where there is no epoll this module is read too
         epoll = self._costly if leg.is_costly else self._epoll
         assert epoll is not None, "the plane is not running"
         return epoll
@@ -503,7 +504,7 @@ class EpollPlane(_Turns):
                 self._legs.clear()
                 trio.lowlevel.notify_closing(epoll.fileno())
 
-    async def _visit(self, epoll: select.epoll) -> None:
+    async def _visit(self, epoll: "select.epoll") -> None:
         """Serve what is ready, and what becomes ready within a moment."""
         leave_at = monotonic() + VISIT_SECONDS
         legs, channel = self._legs, self._channel
@@ -585,6 +586,6 @@ class WaitReadablePlane(_Turns):
 
 def new_plane(*, channel: Channel, wall_ns: Callable[[], int]) -> EpollPlane | WaitReadablePlane:
     """Return the plane for this system."""
-    if hasattr(select, "epoll"):
+    if system.offers(select, "epoll"):
         return EpollPlane(channel=channel, wall_ns=wall_ns)
     return WaitReadablePlane(channel=channel, wall_ns=wall_ns)

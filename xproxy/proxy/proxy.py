@@ -124,7 +124,17 @@ class Proxy:
     @property
     def sessions(self) -> int:
         """How many sessions there are now."""
-        return self._admissions.count - sum(listener.waiting for listener in self._listeners)
+        return self._admissions.count - self.arriving
+
+    @property
+    def arriving(self) -> int:
+        """How many connections have not sent the PROXY header or the SOCKS5 request that comes first."""
+        return sum(listener.waiting for listener in self._listeners)
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether clients are refused because the server is down."""
+        return self._health is not None and self._health.is_down
 
     @property
     def health_checks(self) -> int:

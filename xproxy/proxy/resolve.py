@@ -103,6 +103,18 @@ class Resolver:
             raise failed[0] if failed else LookupFailed(UpstreamFailure.UNKNOWN_HOST)
         return addresses
 
+    async def texts(self, name: str, kind: str) -> list[str]:
+        """Return the records of ``kind`` that ``name`` has, as in a zone file; none where there are none.
+
+        Raises: LookupFailed.
+        """
+        try:
+            owner = dns.name.from_text(name)
+        except dns.exception.DNSException as error:
+            raise LookupFailed(UpstreamFailure.UNKNOWN_HOST) from error
+        answer = await self._ask(owner, kind)
+        return [] if answer is None or answer.rrset is None else [record.to_text() for record in answer.rrset]
+
     async def _ask(self, owner: dns.name.Name, kind: str) -> dns.resolver.Answer | None:
         """Return the answer; None: there is no such name. Of those that ask the same at once, one asks."""
         key = owner, kind

@@ -10,13 +10,13 @@ by us, a server is offered ``xmpp-client``. A server leg that stays in clear lea
 
 **Waiting for the hello** asks the kernel for a count of octets (SO_RCVLOWAT), so a hello that comes byte by byte costs
 a handful of wake-ups. A wake-up with fewer octets than asked for means that no more will come: it is never waited
-again, since FIN makes a socket readable for ever. The mark goes back to 1 before TLS takes over.
+again, since FIN makes a socket readable for ever. The mark goes back to 1 before TLS takes over. Where waiting does not
+honour the mark, a hello that is not whole is looked at again after a pause, and the end is asked for by poll.
 
 **Injections.** Behind ``<starttls/>`` at most 16 octets of whitespace are taken away (RFC 6120 section 5.3.3 forbids
 them, real clients send them); the server may send nothing at all between ``<proceed/>`` and our ClientHello.
 """
 
-import contextlib
 import fcntl
 import socket
 import ssl
@@ -40,6 +40,7 @@ from xproxy.events.tls import (
 from xproxy.jid import is_ip_address
 from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, begin_event, refusal_of
+from xproxy.proxy.peek import waiting_at
 from xproxy.proxy.transport import TLS_FIRST_BYTE
 from xproxy.tls.facts import certificate_facts, tls_established
 from xproxy.tls.failures import HandshakeRefused, failure_of
@@ -118,17 +119,19 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
         NotTls: after STARTTLS, something else stands there.
         OSError: the connection failed; EOFError: it ended.
     """
+    waiting = waiting_at(sock)
     needed = 1
     whitespace = 0
     try:
         while True:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
-            await trio.lowlevel.wait_readable(sock)
+            is_all = await waiting.wait(needed)
             data = sock.recv(bytes_max, socket.MSG_PEEK)
             if not data:
                 raise EOFError
-            if len(data) < needed:  # there will not be more
-                raise HelloIncomplete(needed)
+            if len(data) < needed:
+                if is_all:  # there will not be more
+                    raise HelloIncomplete(needed)
+                continue
             if after_starttls and data[0] != TLS_FIRST_BYTE:
                 blank = _leading_whitespace(data)
                 whitespace += blank
@@ -144,12 +147,7 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
                     raise HelloMalformed(f"larger than {bytes_max} octets", TlsFailure.HELLO_TOO_LARGE) from None
                 needed = max(incomplete.needed, len(data) + 1)  # waiting for what is there would spin
     finally:
-        _reset_low_mark(sock)
-
-
-def _reset_low_mark(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the connection is gone; whatever comes next says so
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        waiting.done()
 
 
 def _leading_whitespace(data: bytes) -> int:
@@ -391,6 +389,8 @@ class Securing:
 
     def learn_refusal(self, refusal: str) -> None:
         """Have a client that refused our certificate let through from now on, if that is the policy."""
+        if self._server_tls is ServerTls.NONE:  # the server would be shown a TLS that it does not speak
+            return
         if self._passthrough is not None and self._hello is not None:
             self._passthrough.remember(self._client_address, self._hello, refusal)
 

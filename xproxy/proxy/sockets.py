@@ -10,9 +10,14 @@ from typing import Any, Final
 
 import trio
 
+from xproxy import system
 from xproxy.events import Endpoint
 
 _ABRUPT: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time: close() sends RST
+
+
+# How long a connection is silent before it is probed; macOS has another name for it.
+_KEEPALIVE_AFTER: Final[int | None] = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 
 
 def endpoint_of(address: Any) -> Endpoint:
@@ -42,8 +47,8 @@ def tune(sock: socket.socket, *, keepalive_seconds: int) -> None:
         # Messages are small and answers wait for them: Nagle's algorithm would add a round trip.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_KEEPIDLE"):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, keepalive_seconds)
+        if _KEEPALIVE_AFTER is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _KEEPALIVE_AFTER, keepalive_seconds)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOPROTOOPT, errno.EOPNOTSUPP):
             raise
@@ -51,7 +56,7 @@ def tune(sock: socket.socket, *, keepalive_seconds: int) -> None:
 
 def seconds_since_data(sock: socket.socket) -> float | None:
     """Return how long ago the peer last sent something; None where the system does not say."""
-    if not hasattr(socket, "TCP_INFO"):
+    if not system.offers(socket, "TCP_INFO"):
         return None
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECEIVED.stop)

@@ -32,6 +32,7 @@ import attrs
 from xproxy.capture.cassette import Cassette, Event, What
 from xproxy.capture.hide import hide
 from xproxy.capture.node import Node, one_line
+from xproxy.capture.placeholder import BOUND, Placeholder, parse_template
 from xproxy.events import Side
 from xproxy.replay.bindings import Bindings, Scope
 from xproxy.replay.match import Context, Difference, differences, filled, matches, score, wildness
@@ -101,6 +102,7 @@ class Playback:
     _last: int = attrs.field(init=False, default=0)  # the event that happened last
     _states: list[State] = attrs.field(init=False)
     _answers: dict[int, int] = attrs.field(init=False)  # of an answer to its request, by number
+    _refers: dict[int, frozenset[int]] = attrs.field(init=False)  # of an event to those that brought its ids up
     _overtaken: dict[int, list[Finding]] = attrs.field(init=False, factory=dict)
     _quiet: dict[str, Event] = attrs.field(init=False, factory=dict)
     _history: dict[Side, deque[str]] = attrs.field(init=False)
@@ -114,6 +116,7 @@ class Playback:
             for event in self.cassette.events
         ]
         self._answers = _answers_of(self.cassette)
+        self._refers = _references_of(self.cassette)
         self._history = {side: deque(maxlen=HISTORY) for side in Side}
 
     # Who is who.
@@ -230,7 +233,7 @@ class Playback:
             message = f"{one_line(shown)} came while nothing of the kind may come"
             return Taken(finding=self._finding(FailureKind.UNEXPECTED, session, message, event=quiet, live=shown))
         pending = [event for event in self.pending(session) if event.what is What.STANZA and not self.is_ours(event)]
-        fitting = [event for event in pending if self._fits(event, live)]
+        fitting = [event for event in pending if self._may_come(event) and self._fits(event, live)]
         if fitting:
             in_turn = [event for event in fitting if not self._overtakes(event, pending)]
             event = min(in_turn or fitting, key=lambda each: (wildness(_stanza(each)), each.number))
@@ -279,6 +282,10 @@ class Playback:
             )
         )
 
+    def _may_come(self, event: Event) -> bool:
+        """Whether all ids of ours in it were said already: an answer does not come before its request."""
+        return all(self._states[number - 1] is not State.PENDING for number in self._refers.get(event.number, ()))
+
     def _breaks(self, quiet: Event, live: Node) -> bool:
         return quiet.stanza is None or matches(quiet.stanza, live, self._context(quiet).trial())
 
@@ -306,7 +313,8 @@ class Playback:
 
     def _nearest(self, live: Node, pending: list[Event]) -> tuple[Event | None, float]:
         best: tuple[tuple[bool, float], Event] | None = None
-        for event in [event for event in pending if _stanza(event).tag == live.tag][:CANDIDATES_MAX]:
+        alike = [event for event in pending if _stanza(event).tag == live.tag and self._may_come(event)]
+        for event in alike[:CANDIDATES_MAX]:
             stanza = _stanza(event)
             # Requests are like requests of their type; an answer, result or error, is that to the same request.
             is_answer = self._is_answer_to_same(stanza, live)
@@ -503,3 +511,24 @@ def _answers_of(cassette: Cassette) -> dict[int, int]:
             if request is not None:
                 answers[event.number] = request
     return answers
+
+
+def _references_of(cassette: Cassette) -> dict[int, frozenset[int]]:
+    """Map each stanza to the stanzas of the other side in which its ids stand first."""
+    first: dict[str, Event] = {}
+    found: dict[int, frozenset[int]] = {}
+    for event in cassette.events:
+        if event.stanza is None or event.what is not What.STANZA:
+            continue
+        keys = {
+            part.key
+            for node in event.stanza.iter()
+            for value in (*node.attributes.values(), *(item for item in node.content if isinstance(item, str)))
+            for part in parse_template(value)
+            if isinstance(part, Placeholder) and part.kind in BOUND
+        }
+        origins = [first.setdefault(key, event) for key in sorted(keys)]
+        numbers = frozenset(origin.number for origin in origins if origin.side is not event.side)
+        if numbers:
+            found[event.number] = numbers
+    return found

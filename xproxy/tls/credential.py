@@ -14,6 +14,7 @@ from typing import Self
 
 import attrs
 
+from xproxy import system
 from xproxy.errors import FileProblem
 from xproxy.events.tls import CertificateFacts
 from xproxy.tls.facts import facts_of
@@ -111,7 +112,7 @@ def _joined(problems: list[FileProblem]) -> FileProblem:
 @contextlib.contextmanager
 def _as_file(data: bytes) -> Iterator[str]:
     """Yield a path under which ``data`` can be read: OpenSSL's loader, as Python has it, reads files only."""
-    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+    if system.offers(os, "memfd_create") and Path("/proc/self/fd").is_dir():
         descriptor = os.memfd_create("xproxy-certificate", os.MFD_CLOEXEC)
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)

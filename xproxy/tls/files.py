@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.utils import CryptographyDeprecationWarning
 
+from xproxy import system
 from xproxy.errors import FileProblem
 
 UNREADABLE: Final = (ValueError, TypeError, x509.InvalidVersion)
@@ -119,7 +120,7 @@ def write_file(path: Path, data: bytes, *, mode: int) -> None:
                 os.fchmod(descriptor, mode)  # whatever the umask
                 file.write(data)
                 file.flush()
-                os.fsync(descriptor)
+                system.sync(descriptor)
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -132,6 +133,6 @@ def write_file(path: Path, data: bytes, *, mode: int) -> None:
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        system.sync(descriptor)
     finally:
         os.close(descriptor)
