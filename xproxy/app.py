@@ -220,6 +220,12 @@ class _App:
             core_settings=self._core_settings,
             note=self._note,
         )
+        if self.passthrough.enabled:
+            log.warning(
+                "clients that refuse our certificate are relayed undecrypted for %.0f s: nothing of these sessions is "
+                "recorded but their begin and end (policy.on_client_reject)",
+                settings.policy.passthrough_seconds,
+            )
         self._proxy = Proxy(
             ProxySettings(
                 listen=settings.listen,
@@ -281,6 +287,7 @@ class _App:
                         upstream=str(self._upstream),
                         upstream_verify=settings.upstream.verify,
                         certificate="ca" if settings.tls.certificate_file is None else "files",
+                        on_client_reject=settings.policy.on_client_reject,
                         descriptors_max=descriptors_max,
                         sessions_max=settings.sessions.sessions_max,
                     )

@@ -270,13 +270,20 @@ def running_haproxy(directory: Path, configuration: str, *, namespace: str | Non
 
 @pytest.mark.parametrize(("gateway", "client"), [(GATEWAY, CLIENT), (GATEWAY6, CLIENT6)], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
-    "how",
-    ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority"],
-    ids=["v1", "v2", "v2-with-extensions"],
+    ("how", "mode"),
+    [
+        ("send-proxy", "starttls"),
+        ("send-proxy-v2", "starttls"),
+        ("send-proxy-v2", "direct-tls"),
+        ("send-proxy-v2 proxy-v2-options crc32c,unique-id,authority", "starttls"),
+    ],
+    ids=["v1", "v2", "v2-direct-tls", "v2-with-extensions"],
 )
-def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, gateway: str, client: str) -> None:
+def test_behind_haproxy_the_record_names_the_real_client(
+    here: Stage, how: str, mode: str, gateway: str, client: str
+) -> None:
     here.network.firewall("")
-    upstream = f"{SERVER}:5222"
+    upstream = f"{SERVER}:{PORTS[mode]}"
     with (
         here.proxy(upstream=upstream, listen=[f"proxy://127.0.0.1:{PROXY_PORT}"]) as proxy,
         running_haproxy(
@@ -291,7 +298,7 @@ def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, 
             time.sleep(0.02)
         assert [name for name in actions(proxy.records()) if name.startswith("connection")] == []
         assert (status["arriving"], status["sessions"]["now"]) == (0, 0)
-        here.login(gateway, 5222, "starttls", proxy)
+        here.login(gateway, 5222, mode, proxy)
         records = proxy.session()
     accepted = only(records, "connection-accepted", xproxy__way="proxy-protocol")
     assert (at(accepted, "source.ip"), at(accepted, "client.ip")) == (client, client)
