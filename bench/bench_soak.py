@@ -28,6 +28,7 @@ from bench.proxies import Bench, Started, xproxy
 from bench.report import Bar, conclude, lines_svg, median, parser, table
 
 PARTS = 20
+PARTS_QUICK = 4
 KEPT = 50  # sessions that send the messages
 GROWTH_MAX = 1.05
 LOOK_SECONDS_MAX = 30.0
@@ -57,7 +58,7 @@ def main() -> int:
     if options.quick:
         options.messages, options.sessions = 4_000, 80
     begun = time.monotonic()
-    looks = _soak(options.messages, options.sessions)
+    looks = _soak(options.messages, options.sessions, PARTS_QUICK if options.quick else PARTS)
     print(f"{options.messages} messages and {options.sessions} short sessions in {time.monotonic() - begun:.0f} s")
     shown = looks[:: max(1, len(looks) // 10)]
     print(
@@ -94,7 +95,7 @@ def growth(values: Sequence[float]) -> float:
     return median(values[-quarter:]) / median(values[quarter : 2 * quarter])
 
 
-def _soak(messages: int, sessions: int) -> list[Look]:
+def _soak(messages: int, sessions: int, parts: int) -> list[Look]:
     with ExitStack() as stack:
         bench = Bench.prepare(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xproxy-bench-"))))
         seen = bench.directory / "seen.json"
@@ -103,11 +104,11 @@ def _soak(messages: int, sessions: int) -> list[Look]:
         kept.open(KEPT)
         short = stack.enter_context(load(bench.ends, proxy.port))
         looks = []
-        for part in range(1, PARTS + 1):
-            short.set_up(sessions // PARTS)
-            kept.send(messages // PARTS)
+        for part in range(1, parts + 1):
+            short.set_up(sessions // parts)
+            kept.send(messages // parts)
             time.sleep(0.5)  # sessions that have ended are closed in form
-            looks.append(_look(proxy, seen, part * (messages // PARTS), part * (sessions // PARTS)))
+            looks.append(_look(proxy, seen, part * (messages // parts), part * (sessions // parts)))
         return looks
 
 
