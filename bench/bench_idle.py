@@ -26,6 +26,7 @@ from bench.report import Bar, bars_svg, conclude, median, parser, table
 NAMES = ("haproxy", "sslsplit", "xproxy")
 WARM = 50
 BLANKS = 3
+PAUSE_SECONDS = 1.0
 
 
 @attrs.frozen(kw_only=True)
@@ -43,11 +44,11 @@ def main() -> int:
     made.add_argument("--sessions", type=int, default=900, help="above the 50 to warm up (default 900)")
     options = made.parse_args()
     if options.quick:
-        options.rounds, options.sessions = 1, 50
+        options.rounds, options.sessions = 1, 20
     results: dict[str, list[Round]] = {}
     for _ in range(options.rounds):
         for name in NAMES:
-            measured = _measure(name, options.sessions)
+            measured = _measure(name, options.sessions, pause=0.1 if options.quick else PAUSE_SECONDS)
             if measured is not None:
                 results.setdefault(name, []).append(measured)
     print(f"{options.sessions} idle sessions, {options.rounds} rounds, medians")
@@ -69,7 +70,7 @@ def main() -> int:
     )
 
 
-def _measure(name: str, sessions: int) -> Round | None:
+def _measure(name: str, sessions: int, pause: float) -> Round | None:
     with ExitStack() as stack:
         bench = Bench.prepare(stack, Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xproxy-bench-"))))
         proxy = bench.start(name)
@@ -78,16 +79,16 @@ def _measure(name: str, sessions: int) -> Round | None:
         clients = stack.enter_context(load(bench.ends, proxy.port))
         clients.open(WARM)
         clients.ping()
-        time.sleep(1)
+        time.sleep(pause)
         empty = memory_bytes(proxy.pid)
         clients.open(sessions)
         clients.ping()
-        time.sleep(1)
+        time.sleep(pause)
         kib = (memory_bytes(proxy.pid) - empty) / 1024 / sessions
         before = cpu_ns(proxy.pid)
         for _ in range(BLANKS):
             clients.blanks(1)
-            time.sleep(0.5)
+            time.sleep(pause / 2)
         blank_us = (cpu_ns(proxy.pid) - before) / 1_000 / BLANKS / (sessions + WARM)
         return Round(kib=kib, empty_mib=empty / 1024 / 1024, blank_us=blank_us)
 

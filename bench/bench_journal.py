@@ -221,7 +221,10 @@ def main() -> None:
     parser.add_argument("--state", type=Path, help="where the journal is written: the disk that is measured")
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="only see that it works")
     options = parser.parse_args()
+    if options.quick:
+        options.seconds = 0.2
     with tempfile.TemporaryDirectory(dir=options.state) as directory:
         results: dict[str, Any] = {"record_bytes": len(make_records(1)[0].to_json()) - 1}
         paths = {name: Path(directory) / name for name in ("saturated", "paced")}

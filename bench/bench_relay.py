@@ -115,11 +115,11 @@ def measure(
         for name, proxy in proxies.items():
             loads[name] = clients = stack.enter_context(load(bench.ends, proxy.port))
             clients.size(cell.octets)
-            clients.open(cell.sessions)
+            clients.open(min(cell.sessions, 10) if quick else cell.sessions)
             clients.send(max(cell.sessions, cell.messages // (100 if quick else 10)))  # to warm up
         for _ in range(rounds):
             for name, proxy in proxies.items():
-                count = cell.messages // (MITMPROXY_SHARE if name == "mitmproxy" else 1) // (20 if quick else 1)
+                count = cell.messages // (MITMPROXY_SHARE if name == "mitmproxy" else 1) // (50 if quick else 1)
                 done[name].append(_turn(proxy, loads[name], max(count, cell.sessions)))
     return done
 

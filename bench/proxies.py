@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +21,7 @@ import trustme
 from bench.ends import BenchFailed, build, echo_server, process
 
 START_SECONDS_MAX = 20.0
+XPROXY = (sys.executable, "-m", "xproxy")
 
 
 @attrs.frozen
@@ -72,19 +73,45 @@ def direct(bench: Bench) -> Started:
     return Started(0, bench.server_port)
 
 
-def xproxy(bench: Bench, *, level: str = "info", settings: str = "") -> Started:
-    """xproxy with the local CA, journal and a log file; ``settings``: more of its configuration."""
-    home = bench.directory / f"xproxy-{level}-{len(settings)}"
+def xproxy(bench: Bench, *, level: str = "info", settings: str = "", program: Sequence[str] = XPROXY) -> Started:
+    """xproxy before the bench's server."""
+    return run_xproxy(
+        bench.stack,
+        bench.directory / f"xproxy-{level}",
+        upstream=bench.server_port,
+        domain="localhost",
+        authority=bench.directory / "ca.pem",
+        level=level,
+        settings=settings,
+        program=program,
+    )
+
+
+def run_xproxy(
+    stack: ExitStack,
+    home: Path,
+    *,
+    upstream: int,
+    domain: str,
+    authority: Path,
+    level: str = "info",
+    settings: str = "",
+    program: Sequence[str] = XPROXY,
+) -> Started:
+    """Run xproxy in ``home`` with its local CA, journal and a log file; ``settings``: more of its configuration.
+
+    Raises:
+        BenchFailed: it does not start.
+    """
     home.mkdir()
     (home / "xproxy.toml").write_text(settings)
     ready = home / "ready"
-    started = bench.stack.enter_context(
+    started = stack.enter_context(
         process(
-            *(sys.executable, "-m", "xproxy", "run", "-c", str(home / "xproxy.toml"), "--listen", "127.0.0.1:0"),
-            *("--upstream", f"127.0.0.1:{bench.server_port}", "--domain", "localhost"),
-            *("--upstream-ca", str(bench.directory / "ca.pem"), "--state", str(home / "state")),
-            *("--log", str(home / "records.jsonl"), "--log-format", "json", "--log-level", level),
-            *("--ready-file", str(ready)),
+            *(*program, "run", "-c", str(home / "xproxy.toml"), "--listen", "127.0.0.1:0"),
+            *("--upstream", f"127.0.0.1:{upstream}", "--domain", domain, "--upstream-ca", str(authority)),
+            *("--state", str(home / "state"), "--log", str(home / "records.jsonl"), "--log-format", "json"),
+            *("--log-level", level, "--ready-file", str(ready)),
             errors=home / "stderr",
         )
     )

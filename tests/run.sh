@@ -43,6 +43,9 @@ needs nodejs node
 needs npm npm
 needs go-sendxmpp go-sendxmpp
 needs sslsplit sslsplit
+needs haproxy haproxy
+needs gcc gcc
+[ -e /usr/include/openssl/ssl.h ] || missing="$missing libssl-dev" # for the load of the benches
 needs openssl openssl
 needs iproute2 ip
 needs nftables nft

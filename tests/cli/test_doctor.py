@@ -6,7 +6,7 @@ import pty
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,34 +58,55 @@ def test_nobody_there_is_exit_code_3(xproxy: RunXproxy) -> None:
     assert not json.loads(outcome.out)["reached"]
 
 
+@pytest.fixture
+def on_terminal(environment: dict[str, str]) -> Callable[..., tuple[int, str]]:
+    """Run ``xproxy doctor ARGUMENTS`` on a terminal; ``typed`` is typed once something is asked."""
+
+    def run(*arguments: str, typed: str | None = None) -> tuple[int, str]:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "xproxy", "doctor", *arguments],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=environment | {"TERM": "xterm", "NO_COLOR": "1"},
+        )
+        os.close(theirs)
+        octets = b""
+        while True:
+            try:
+                octets += os.read(ours, 65_536)
+            except OSError:  # the other end is closed
+                break
+            if typed is not None and b"Password of" in octets:
+                os.write(ours, typed.encode() + b"\n")
+                typed = None
+        os.close(ours)
+        return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", octets.decode())
+
+    return run
+
+
 @pytest.mark.slow
-def test_on_a_terminal_it_is_for_people(port: int, mint: Mint, environment: dict[str, str]) -> None:
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "xproxy", "doctor", f"127.0.0.1:{port}"),
-            *("--domain", DOMAIN, "--upstream-ca", str(mint.ca_file)),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=subprocess.DEVNULL,
-        env=environment | {"TERM": "xterm", "NO_COLOR": "1"},
-    )
-    os.close(theirs)
-    octets = b""
-    while True:
-        try:
-            more = os.read(ours, 65_536)
-        except OSError:  # the other end is closed
-            break
-        octets += more
-    os.close(ours)
-    assert process.wait() == 0
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", octets.decode())
+def test_on_a_terminal_it_is_for_people(port: int, mint: Mint, on_terminal: Callable[..., tuple[int, str]]) -> None:
+    code, text = on_terminal(f"127.0.0.1:{port}", "--domain", DOMAIN, "--upstream-ca", str(mint.ca_file))
+    assert code == 0
     assert "warning" in text
     assert "behind xproxy: to it all clients come from xproxy's address" in text
     assert "ejabberd: listen:" in text
+    assert "looking at" in text
     assert "connections" in text.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_password_is_asked_for_and_not_shown(
+    port: int, mint: Mint, on_terminal: Callable[..., tuple[int, str]]
+) -> None:
+    arguments = (f"127.0.0.1:{port}", "--jid", f"alice@{DOMAIN}", "--login", "--upstream-ca", str(mint.ca_file))
+    code, text = on_terminal(*arguments, typed=PASSWORDS["alice"])
+    assert code == 0
+    assert "the login of --jid works" in text
+    assert PASSWORDS["alice"] not in text
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def test_the_options_are_these_and_no_others() -> None:
         *("--listen", "--trusted", "--upstream", "--domain", "--state", "--log", "--log-format", "--log-level"),
         "--identities",
         *("--cert", "--key", "--upstream-ca", "--upstream-verify", "--upstream-tls", "--upstream-proxy-protocol"),
+        *("--capture", "--capture-on", "--capture-jid", "--capture-ip", "--capture-ring", "--capture-bodies"),
+        "--keylog",
     }
 
 

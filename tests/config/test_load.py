@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress
 from xproxy.config.load import Loaded, load
 from xproxy.config.settings import Settings
+from xproxy.config.upstream import UpstreamAddress, UpstreamFrom
 from xproxy.errors import ConfigProblems, FileProblem
 
 
@@ -136,6 +138,25 @@ addresses = ["::1:5222", "nowhere"]
         ("[upstream]\ndomain = 'u@example.org'", "FILE:2: 'u@example.org' is no XMPP domain: write the part"),
         ("[upstream]\ndomain = 'a..b'", "FILE:2: 'a..b' is no XMPP domain"),
         (f"[upstream]\ndomain = '{'x' * 64}.org'", "FILE:2: 'xxx"),
+        (
+            "[upstream]\naddress = 'srv'",
+            "FILE:2: srv without a domain: clients must not choose any server in the world",
+        ),
+        ("[upstream]\naddress = 'SRV'\ndomains = ['a..b', '*']", "FILE:3: 'a..b' is no XMPP domain"),
+        ("[upstream]\nnameservers = ['ns.example:53']", "FILE:2: ns.example:53 is no address of a name server"),
+        ("[upstream]\nnameservers = ['127.0.0.1:0']", "FILE:2: 127.0.0.1:0 is no address of a name server"),
+        ("[upstream]\nnameservers = ['127.0.0.1']", "FILE:2: nameservers: '127.0.0.1' has no port"),
+        ("[upstream]\ntls = 'none'", "FILE:2: without TLS no server says which names it has"),
+        ("[upstream]\ntls = 'clear'", "FILE:2: tls: must be same, starttls, direct or none, not 'clear'"),
+        (
+            "[upstream]\naddress = 'original'\nrefuse_while_down = true",
+            "FILE:3: there is more than one server, and the others may be up",
+        ),
+        (
+            "[upstream]\naddress = 'srv'\ndomain = 'a'\ndomains = ['b']\nrefuse_while_down = true",
+            "FILE:5: there is more than one server, and the others may be up",
+        ),
+        ("[upstream]\nprobe_seconds_min = 40", "FILE:2: 40.0 is above probe_seconds_max (30.0)"),
         ("[upstream]\ndomain = ''", "FILE:2: domain: must not be empty"),
         ('[upstream]\nca_file = "a\\u0000b"', "FILE:2: ca_file: must not hold control characters"),
         ("[tls]\nkey_file = 'k'", "FILE:2: a key without its certificate: add --cert FILE (certificate_file in [tls])"),
@@ -187,3 +208,32 @@ def test_credentials_of_systemd_count_where_nothing_else_names_a_file(tmp_path: 
     (tmp_path / "cert.pem").unlink()
     with pytest.raises(ConfigProblems, match=r"credential key\.pem: a key without its certificate"):
         load({}, handed_over, search=())
+
+
+@pytest.mark.parametrize(
+    ("text", "want"),
+    [
+        ("srv", UpstreamFrom.SRV),
+        ("Original", UpstreamFrom.ORIGINAL),
+        ("xmpp.example.org:5222", HostPort("xmpp.example.org", 5222)),
+        ("srv:5222", HostPort("srv", 5222)),
+    ],
+)
+def test_what_upstream_may_be(text: str, want: UpstreamAddress) -> None:
+    settings = load({"upstream": text, "domain": "example.org"}, {}, search=()).settings
+    assert settings.upstream.address == want
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "address = 'srv'\ndomain = 'a.example'\nrefuse_while_down = true",
+        "address = 'srv'\ndomains = ['*']",
+        "address = '127.0.0.1:5222'\ntls = 'none'\ndomain = 'a.example'",
+        "address = 'a:5222'\nrefuse_while_down = true",
+    ],
+)
+def test_ways_out_that_are_fine(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "xproxy.toml"
+    file.write_text(f"[listen]\naddresses = ['127.0.0.1:0']\n[upstream]\n{text}\n")
+    assert load({}, {}, config_file=file, need_upstream=True)

@@ -14,9 +14,12 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.crooked import Crooked
 from tests.support.examining import examined
+from tests.support.mint import Mint
 from tests.support.peer import DOMAIN
 from xproxy.config.address import HostPort
 from xproxy.doctor.findings import Severity
+
+pytestmark = pytest.mark.slow
 
 TODAY = datetime.datetime.now(datetime.UTC)
 
@@ -79,3 +82,21 @@ async def test_odd_certificates(
     for finding in found.diagnosis.findings:
         assert finding.finding.isprintable()
         assert len(finding.finding) < 1_000
+
+
+@pytest.mark.parametrize(
+    ("domain", "certified"),
+    [("bücher.test", "xn--bcher-kva.test"), ("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")],
+)
+async def test_domains_that_are_no_plain_names(
+    nursery: trio.Nursery, nameserver: HostPort, tmp_path: Path, domain: str, certified: str
+) -> None:
+    """A domain beyond ASCII, and one that is an address, for which there is no SNI."""
+    mint = Mint(tmp_path)
+    leaf = mint.leaf(certified)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(leaf.certificate, leaf.key)
+    port: int = await nursery.start(Crooked(tls=context).serve)
+    found = await examined(port, domain=domain, ca_file=mint.ca_file, nameserver=nameserver)
+    assert found.severity("certificate") is Severity.OK
+    assert domain in found["certificate"].finding

@@ -462,6 +462,18 @@ async def test_a_limit_of_connections_is_not_taken_for_something_else(ward: Ward
 
 @PROSODY
 @pytest.mark.skipif(not COMMUNITY.exists(), reason="Debian package prosody-modules is not installed")
+async def test_a_server_that_falls_silent_above_tls(ward: Ward) -> None:
+    """Debian's mod_sasl2 is for a later Prosody: 0.12.3 fails in it while it makes its features."""
+    with ward.server("prosody", {'"carbons"': '"carbons", "sasl2"'}) as server:
+        found = await ward.examine(server.starttls_port, step_seconds_max=1.0)
+    assert found.severity("stream") is PROBLEM
+    assert "says nothing within 1 s at opening the stream above TLS" in found["stream"].finding
+    assert found.severity("certificate") is found.severity("starttls") is OK
+    assert found.all("mechanisms") == []
+
+
+@PROSODY
+@pytest.mark.skipif(not COMMUNITY.exists(), reason="Debian package prosody-modules is not installed")
 async def test_logins_by_certificate(ward: Ward) -> None:
     """mod_auth_ccert offers EXTERNAL."""
     host = f'VirtualHost "{DOMAIN}"'

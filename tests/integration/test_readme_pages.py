@@ -7,7 +7,7 @@ import datetime
 import json
 import shutil
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -173,8 +173,10 @@ def _write_ours(stage: Stage, page: list[Block]) -> None:
             stage.write(block)
 
 
-def _move_prosody(stage: Stage, page: list[Block], leaf: Leaf, stack: ExitStack, lua: str | None = None) -> None:
-    """Write what the page has, and let ``systemctl restart prosody`` start it."""
+def _move_prosody(
+    stage: Stage, page: list[Block], leaf: Leaf, stack: ExitStack, lua: Callable[[str], str] = lambda text: text
+) -> None:
+    """Write what the page has, changed by ``lua``, and let ``systemctl restart prosody`` start it."""
     certificates = stage.root / "etc/prosody/certs"
     certificates.mkdir(parents=True)
     shutil.copy(leaf.certificate, certificates / f"{DOMAIN}.crt")
@@ -183,7 +185,7 @@ def _move_prosody(stage: Stage, page: list[Block], leaf: Leaf, stack: ExitStack,
     files = _by_path(page)
     config = stage.write(files["/etc/prosody/prosody.cfg.lua"])
     # Root is who runs the tests, and Prosody will not be root unless it is told.
-    config.write_text("run_as_root = true\n" + (lua(config.read_text()) if lua else config.read_text()))
+    config.write_text("run_as_root = true\n" + lua(config.read_text()))
     _write_ours(stage, page)
     write_accounts(stage.root / "var/lib/prosody", DOMAIN, PASSWORDS)
 
@@ -233,10 +235,9 @@ def test_the_page_before_prosody_with_the_clients_addresses(stage: Stage, leaf: 
 
     def exchanged(lua: str) -> str:
         kept = [line for line in lua.splitlines() if not line.startswith(("c2s_ports", "c2s_interfaces"))]
-        modules = stage.real(instead).replace("modules_enabled = { ", "modules_enabled = { ")
         joined = "\n".join(kept).replace('"version"', '"version", "net_proxy"')
-        without = "\n".join(line for line in modules.splitlines() if not line.startswith("modules_enabled"))
-        return joined.replace("VirtualHost", f"{without}\nVirtualHost", 1)
+        rest = "\n".join(line for line in stage.real(instead).splitlines() if "modules_enabled" not in line)
+        return joined.replace("VirtualHost", f"{rest}\nVirtualHost", 1)
 
     _move_prosody(stage, page, leaf, stack, exchanged)
     config = stage.root / "etc/xproxy/xproxy.toml"

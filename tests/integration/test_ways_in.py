@@ -261,9 +261,8 @@ def running_haproxy(directory: Path, configuration: str, *, namespace: str | Non
     with (directory / "haproxy.out").open("wb") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
     try:
-        time.sleep(0.2)
-        assert process.poll() is None, (directory / "haproxy.out").read_text()
         yield
+        assert process.poll() is None, (directory / "haproxy.out").read_text()
     finally:
         process.kill()
         process.wait()
@@ -271,13 +270,20 @@ def running_haproxy(directory: Path, configuration: str, *, namespace: str | Non
 
 @pytest.mark.parametrize(("gateway", "client"), [(GATEWAY, CLIENT), (GATEWAY6, CLIENT6)], ids=["ipv4", "ipv6"])
 @pytest.mark.parametrize(
-    "how",
-    ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority"],
-    ids=["v1", "v2", "v2-with-extensions"],
+    ("how", "mode"),
+    [
+        ("send-proxy", "starttls"),
+        ("send-proxy-v2", "starttls"),
+        ("send-proxy-v2", "direct-tls"),
+        ("send-proxy-v2 proxy-v2-options crc32c,unique-id,authority", "starttls"),
+    ],
+    ids=["v1", "v2", "v2-direct-tls", "v2-with-extensions"],
 )
-def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, gateway: str, client: str) -> None:
+def test_behind_haproxy_the_record_names_the_real_client(
+    here: Stage, how: str, mode: str, gateway: str, client: str
+) -> None:
     here.network.firewall("")
-    upstream = f"{SERVER}:5222"
+    upstream = f"{SERVER}:{PORTS[mode]}"
     with (
         here.proxy(upstream=upstream, listen=[f"proxy://127.0.0.1:{PROXY_PORT}"]) as proxy,
         running_haproxy(
@@ -286,12 +292,13 @@ def test_behind_haproxy_the_record_names_the_real_client(here: Stage, how: str, 
             namespace=here.network.gateway,
         ),
     ):
-        time.sleep(0.5)  # a few health checks
+        deadline = time.monotonic() + 15
+        while (status := ControlClient(proxy.state).get("/v1/status"))["health_checks"] < 3:
+            assert time.monotonic() < deadline, status
+            time.sleep(0.02)
         assert [name for name in actions(proxy.records()) if name.startswith("connection")] == []
-        status = ControlClient(proxy.state).get("/v1/status")
-        assert status["health_checks"] >= 2
         assert (status["arriving"], status["sessions"]["now"]) == (0, 0)
-        here.login(gateway, 5222, "starttls", proxy)
+        here.login(gateway, 5222, mode, proxy)
         records = proxy.session()
     accepted = only(records, "connection-accepted", xproxy__way="proxy-protocol")
     assert (at(accepted, "source.ip"), at(accepted, "client.ip")) == (client, client)
@@ -313,6 +320,17 @@ listen echo
 """
 
 
+def connected_to(port: int) -> socket.socket:
+    """Return a connection, as soon as somebody takes it."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=10)
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
 @pytest.mark.parametrize("render", [render_v1, render_v2])
 @pytest.mark.parametrize(
     ("source", "destination"),
@@ -329,7 +347,7 @@ def test_haproxy_takes_the_headers_we_write(
     with socket.create_server(("127.0.0.1", 0)) as behind:
         behind.settimeout(10)
         configuration = ACCEPTING.format(port=port, behind=behind.getsockname()[1])
-        with running_haproxy(tmp_path, configuration), socket.create_connection(("127.0.0.1", port)) as client:
+        with running_haproxy(tmp_path, configuration), connected_to(port) as client:
             client.sendall(render(source, destination) + b"<hello>")
             server, _ = behind.accept()
             with server:

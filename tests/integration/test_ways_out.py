@@ -287,10 +287,12 @@ def start_srv(
     """Start a name server with these records and a proxy that asks it."""
     with ExitStack() as stack:
 
-        def get(*records: str, domain: str | None = DOMAIN, settings: str = "") -> tuple[ProxyProcess, NameServer]:
-            server = start_dns(*records)
+        def get(*records: str, domains: tuple[str, ...] = ()) -> tuple[ProxyProcess, NameServer]:
+            # Of one domain at least the server is known at the start, or it would be a slip of the pen.
+            server = start_dns(*records, host("known.test", "127.0.0.1"))
+            listed = ", ".join(f'"{each}"' for each in ("known.test", *domains))
             config = tmp_path / "xproxy.toml"
-            config.write_text(f'[upstream]\nnameservers = ["{server.address}"]\n{settings}')
+            config.write_text(f'[upstream]\nnameservers = ["{server.address}"]\ndomains = [{listed}]\n')
             proxy = stack.enter_context(
                 running_xproxy(
                     tmp_path / "xproxy",
@@ -298,7 +300,7 @@ def start_srv(
                     canary=canary,
                     upstream="srv",
                     upstream_ca=mint.ca_file,
-                    domain=domain,
+                    domain=DOMAIN,
                 )
             )
             return proxy, server
@@ -394,7 +396,7 @@ def test_weights_share_the_sessions(start_srv: StartSrv, prosody: Prosody, paylo
     ids=["not-offered", "no-such-target", "no-such-domain", "refused"],
 )
 def test_why_there_is_no_server_is_said(start_srv: StartSrv, records: list[str], reason: str) -> None:
-    proxy, _ = start_srv(*records, settings=f'domains = ["{DOMAIN}"]\n')
+    proxy, _ = start_srv(*records)
     mark = proxy.mark()
     client = connect(proxy.port)
     client.send(DECLARATION + CLIENT_HEADER)
@@ -420,7 +422,7 @@ def test_any_domain_leads_to_no_private_address(start_srv: StartSrv) -> None:
     proxy, _ = start_srv(
         srv("stranger.test", target="here.test", port=9),
         host("here.test", "127.0.0.1"),
-        settings='domains = ["*"]\n',
+        domains=("*",),
     )
     mark = proxy.mark()
     client = connect(proxy.port)
@@ -490,3 +492,16 @@ def test_clients_find_no_proxy_while_there_is_no_server(tmp_path: Path, mint: Mi
                 assert time.monotonic() < deadline + 5, "it does not listen again"
                 time.sleep(0.05)
     assert "can be reached again" in proxy.stderr()
+
+
+def test_a_domain_that_has_no_server_is_a_slip_of_the_pen(
+    tmp_path: Path, start_dns: Callable[..., NameServer], canary: Canary
+) -> None:
+    server = start_dns(host("known.test", "127.0.0.1"))
+    config = tmp_path / "xproxy.toml"
+    config.write_text(f'[upstream]\nnameservers = ["{server.address}"]\n')
+    with (
+        pytest.raises(AssertionError, match=r"the DNS names no server for xmpp\.test"),
+        running_xproxy(tmp_path / "xproxy", "-c", str(config), canary=canary, upstream="srv", domain=DOMAIN),
+    ):
+        pass

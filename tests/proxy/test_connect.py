@@ -43,41 +43,22 @@ def listening() -> Iterator[Callable[[str], int]]:
         yield lambda address: stack.enter_context(socket.create_server((address, 0))).getsockname()[1]
 
 
-class FakeSocket:
-    """Answers as its address was told to."""
-
-    answers: dict[str, OSError | float]
-    begun: list[tuple[str, float]]
-
-    def __init__(self, family: int, kind: int) -> None:
-        self.closed = False
-
-    async def connect(self, where: tuple[str, int]) -> None:
-        self.begun.append((where[0], trio.current_time()))
-        answer = self.answers[where[0]]
-        if isinstance(answer, OSError):
-            raise answer
-        await trio.sleep(answer)
-
-    def close(self) -> None:
-        self.closed = True
-
-    def detach(self) -> int:
-        with socket.socket() as sock:
-            return sock.detach()
-
-
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, OSError | float]], list[tuple[str, float]]]:
-    """Say what each address answers: an error at once, or success after so many seconds."""
+def network(monkeypatch: pytest.MonkeyPatch) -> "Network":
+    """Say what each address answers: an error at once, or success after so many seconds; see who was tried when."""
 
     def use(answers: dict[str, OSError | float]) -> list[tuple[str, float]]:
-        class Socket(FakeSocket):
-            pass
+        begun: list[tuple[str, float]] = []
 
-        Socket.answers, Socket.begun = answers, []
-        monkeypatch.setattr(connect.trio.socket, "socket", Socket)
-        return Socket.begun
+        async def answer(sock: socket.socket, address: str, port: int) -> None:
+            begun.append((address, trio.current_time()))
+            said = answers[address]
+            if isinstance(said, OSError):
+                raise said
+            await trio.sleep(said)
+
+        monkeypatch.setattr(connect, "connect", answer)
+        return begun
 
     return use
 

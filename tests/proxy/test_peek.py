@@ -8,6 +8,7 @@ import trio
 
 from tests.support.dialogue import DECLARED_HEADER
 from tests.support.proxying import send_all
+from xproxy import system
 from xproxy.proxy.peek import HeaderCut, Opening, OpeningRefused, peek_opening
 
 HEADER = DECLARED_HEADER.encode()
@@ -24,6 +25,13 @@ def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     client.setblocking(False)
     with client, ours:
         yield client, ours
+
+
+@pytest.fixture(params=["kernel", "portable"], autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's way of waiting for more, and the one that does without."""
+    if request.param == "portable":
+        monkeypatch.setattr(system, "WAKES_AT_LOW_MARK", False)
 
 
 Ends = tuple[socket.socket, socket.socket]

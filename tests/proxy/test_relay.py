@@ -36,7 +36,7 @@ from tests.support.proxying import (
 )
 from xproxy.config.address import HostPort
 from xproxy.config.sessions import SessionLimits
-from xproxy.events import EndOfInput, Event, Side
+from xproxy.events import EndOfInput, Endpoint, Event, Side
 from xproxy.events.connection import (
     CloseCause,
     ConnectionAccepted,
@@ -491,22 +491,19 @@ async def test_starttls_on_both_legs(plane: AnyPlane, tmp_path: Path) -> None:
                 assert {leg.version for leg in legs} == {"1.3"}
 
 
-async def test_a_client_with_the_port_of_our_end_at_a_server_is_no_loop(tmp_path: Path) -> None:
+async def test_a_client_with_the_port_of_our_end_at_a_server_is_no_loop() -> None:
     """A port is taken for one destination only: among a few hundred local clients one has the number of ours."""
-    tls = certified(tmp_path)
     with trio.fail_after(10):
-        async with proxying(contexts=tls.contexts) as rig:
-            client, server = await rig.pair(b"<stream>")
-            await send_all(client, STARTTLS)
-            await receive_exactly(server, len(STARTTLS))
-            ends = rig.proxy._surroundings.server_ends
-            assert {(end.ip, end.port) for end in ends} == {server.getpeername()}
-            await send_all(server, PROCEED)
-            await receive_exactly(client, len(PROCEED))
-            client, server = await both_secured(client, server, tls)
-            with client, server:
-                await rig.channel.wait_for(TlsEstablished)
-                assert not ends, "it answered: it is not ourselves"
+        async with proxying() as rig:
+            first, server = await rig.pair(b"<stream>")
+            ours, theirs = (Endpoint(*name) for name in (server.getpeername(), server.getsockname()))
+            assert rig.proxy._surroundings.to_servers == {(ours, theirs)}
+            other = await rig.connect()
+            # As if it had come from that port, to the proxy.
+            rig.proxy._surroundings.to_servers.add((Endpoint(*other.getsockname()), theirs))
+            await send_all(other, b"<stream>")
+            with first, server, other, await rig.accept():
+                assert not rig.channel.of(UpstreamFailed)
 
 
 # Ourselves --------------------------------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """A server that says what it is told to, for what Debian's servers cannot be made to say.
 
 Prosody 0.12.3 and ejabberd 23.01 sign neither their offer (``h=``, XEP-0474) nor their TLS version (``t=``, XEP-0515),
-advertise no channel-binding types (XEP-0440) and no limits (XEP-0478), offer no SASL2 (XEP-0388), no EXTERNAL to a
-client without a certificate, no compression above TLS, and lead nobody elsewhere: neither ``location=`` (XEP-0198) nor
-see-other-host. Everything else is found out at the real ones.
+advertise no channel-binding types (XEP-0440) and no limits (XEP-0478), know no SASL2 (XEP-0388; Debian's mod_sasl2 is
+for a later Prosody), and lead nobody elsewhere: neither ``location=`` (XEP-0198) nor see-other-host. Neither takes
+connections both with and without a PROXY header. Everything else is found out at the real ones, and here once more.
 """
 
 import base64

@@ -452,6 +452,7 @@ FULL: tuple[Event, ...] = (
         upstream="xmpp.example.org:5222",
         upstream_verify="full",
         certificate="ca",
+        on_client_reject="passthrough",
         descriptors_max=1_048_576,
         sessions_max=10_000,
     ),

@@ -4,7 +4,8 @@ from datetime import datetime
 from typing import Final
 
 from xproxy.doctor.findings import Finding, Fix, Severity, listed
-from xproxy.doctor.look import Look, Step
+from xproxy.doctor.look import Look
+from xproxy.doctor.stop import Step
 from xproxy.events.tls import CertificateFacts, TlsFailure
 
 DAYS_WARN: Final = 14  # Let's Encrypt renews at 30: at 14 the renewal has failed for two weeks

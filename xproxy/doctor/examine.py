@@ -16,7 +16,8 @@ import trio
 from xproxy.config.address import HostPort
 from xproxy.doctor import bans, certificate, login, offer, proxied, reach, scram, signed, srv
 from xproxy.doctor.findings import Finding, Severity
-from xproxy.doctor.look import LIMITS, Look, Offered, Step, Visitor, Way
+from xproxy.doctor.look import LIMITS, Look, Offered, Visitor, Way
+from xproxy.doctor.stop import Step
 from xproxy.jid import Jid, JidError, domain_to_ascii
 from xproxy.peer.client import Mode
 from xproxy.peer.errors import PeerError

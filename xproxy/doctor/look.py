@@ -5,8 +5,6 @@ same code the proxy reads it with (features, certificates, failures of TLS), so 
 """
 
 import contextlib
-import enum
-import errno
 import ssl
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -17,36 +15,25 @@ import trio
 from lxml import etree
 
 from xproxy.config.stream import StreamLimits
-from xproxy.doctor.findings import quoted
+from xproxy.doctor.stop import POLICY_CONDITIONS, Step, Stop, stop_of
 from xproxy.events import Endpoint, Side
-from xproxy.events.tls import TlsEstablished, TlsFailure
+from xproxy.events.tls import TlsEstablished
 from xproxy.peer import words
 from xproxy.peer.client import Client, Mode
-from xproxy.peer.errors import Disconnected, PeerError, PeerTimeout, StreamFailed, TlsRefused
+from xproxy.peer.errors import PeerError, PeerTimeout
 from xproxy.proxy.proxy_protocol import render_v2
 from xproxy.tls.contexts import TLS_1_2, TLS_1_3, ServerLegContexts
 from xproxy.tls.facts import tls_established
-from xproxy.tls.failures import HandshakeRefused, failure_of
+from xproxy.tls.failures import HandshakeRefused
 from xproxy.tls.verify import Authorities, UpstreamIdentity, judge_upstream, server_name_for, verify_upstream
-from xproxy.xmpp import ns, sasl2
+from xproxy.xmpp import sasl2
 from xproxy.xmpp.negotiate import Features, read_features
 
 STEP_SECONDS_MAX: Final = 8.0  # a step of one connection; XMPPFramework waits 10 s for the first octet and gives up
 PARTING_SECONDS_MAX: Final = 1.0  # to say the closing tag to a server that may not read any more
 BACKLOG_MAX: Final = 64  # stanzas that come unasked; behind a login a server sends a handful
 ALPN: Final = ("xmpp-client",)  # XEP-0368 section 4
-POLICY_CONDITIONS: Final = frozenset({"policy-violation", "resource-constraint"})  # RFC 6120 section 4.9.3
 LIMITS: Final = StreamLimits()  # the proxy's own: what would break there breaks here
-
-
-class Step(enum.Enum):
-    """How far a connection came."""
-
-    CONNECT = "connecting"
-    STREAM = "opening the stream"
-    STARTTLS = "asking for STARTTLS"
-    TLS = "the TLS handshake"
-    SECURED = "opening the stream above TLS"
 
 
 @attrs.frozen(kw_only=True)
@@ -62,23 +49,6 @@ class Way:
         """Return it as it is shown."""
         kind = {Mode.STARTTLS: "STARTTLS", Mode.DIRECT_TLS: "direct TLS", Mode.CLEAR: "in clear"}[self.mode]
         return f"{Endpoint(self.address, self.port)} ({kind}{', PROXY header first' if self.proxied else ''})"
-
-
-@attrs.frozen(kw_only=True)
-class Stop:
-    """Why a look ended early."""
-
-    step: Step
-    reason: str
-    """"refused", "unreachable", "silent", "closed", "not-xmpp", "tls", "injection", or a stream error's condition."""
-    text: str  # a sentence's end; what the peer said in it is cut, and made harmless in the finding
-    content: str | None = None  # of the condition: where a redirect leads
-    tls: TlsFailure | None = None
-
-    @property
-    def is_silence(self) -> bool:
-        """The server says nothing, or hangs up without a word: it waits for something else than XMPP in clear."""
-        return self.reason in ("silent", "closed")
 
 
 @attrs.frozen(kw_only=True)
@@ -184,7 +154,7 @@ class Visitor:
         try:
             await self._connect(client, seen)
         except (OSError, PeerError) as error:
-            return seen.look(_stop(error, seen.step, client))
+            return seen.look(stop_of(error, seen.step, client.opening))
         finally:
             with contextlib.suppress(PeerError):
                 client.drop()
@@ -230,7 +200,7 @@ class Visitor:
         try:
             await self._go(client, seen)
         except (OSError, PeerError, HandshakeRefused) as error:
-            stop = _stop(error, seen.step, client)
+            stop = stop_of(error, seen.step, client.opening)
             if self._served and self.refused is None and stop.reason in POLICY_CONDITIONS:
                 self.refused = self.connections, stop
             return seen.look(stop)
@@ -292,99 +262,3 @@ async def _leave(client: Client) -> None:
         await client.send(words.HEADER_CLOSE)
     with contextlib.suppress(PeerError):
         client.drop()
-
-
-def _stop(error: Exception, step: Step, client: Client) -> Stop:
-    if step is Step.STREAM and (what := _protocol_of(client.opening)):
-        return Stop(step=step, reason="not-xmpp", text=f"speaks {what}")
-    match error:
-        case PeerTimeout():
-            return Stop(step=step, reason="silent", text=f"says nothing within {error.seconds:g} s")
-        case Disconnected():
-            return Stop(step=step, reason="closed", text="hangs up")
-        case TlsRefused():
-            return _tls_stop(_cause_of(error), step)
-        case HandshakeRefused():
-            return _tls_stop(error, step)
-        case StreamFailed():
-            return _stream_stop(error, step, client.opening)
-        case OSError():
-            return _connect_stop(error, step)
-        case _:
-            return Stop(step=step, reason="other", text=f"fails: {type(error).__name__}")
-
-
-def _cause_of(error: TlsRefused) -> BaseException:
-    """The error of OpenSSL behind what trio made of it."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return cause
-
-
-def _tls_stop(error: BaseException, step: Step) -> Stop:
-    if isinstance(error, TlsRefused):  # nothing of OpenSSL's is behind it
-        return Stop(step=step, reason="injection", text="sends more in clear behind <proceed/>", tls=TlsFailure.OTHER)
-    failed = failure_of(error, Side.SERVER, direct=False, seconds=0.0)
-    told = failed.alert or failed.detail
-    return Stop(
-        step=step,
-        reason="tls",
-        text=f"fails at TLS: {failed.reason.value}" + (f" ({told})" if told else ""),
-        tls=failed.reason,
-    )
-
-
-def _stream_stop(error: StreamFailed, step: Step, opening: bytes) -> Stop:
-    if error.by_peer:
-        known = error.condition in ns.STREAM_CONDITIONS | ns.STREAM_CONDITIONS_LEGACY
-        said = f" {quoted(error.text)}" if error.text else ""
-        return Stop(
-            step=step,
-            reason=error.condition if known else "other",
-            text=f"answers with the stream error {error.condition if known else quoted(error.condition)}{said}",
-            content=error.content,
-        )
-    if error.condition == "starttls-refused":
-        return Stop(step=step, reason=error.condition, text="offers STARTTLS and refuses it")
-    return Stop(
-        step=step,
-        reason="not-xmpp",
-        text=f"sends what is no XMPP ({error.condition}): {quoted(_as_text(opening))}",
-    )
-
-
-def _as_text(octets: bytes) -> str:
-    return octets.decode("utf-8", "backslashreplace")
-
-
-_PROTOCOLS: Final = (
-    (b"HTTP/", "HTTP"),
-    (b"<!DOCTYPE html", "HTML"),
-    (b"<html", "HTML"),
-    (b"SSH-", "SSH"),
-    (b"220 ", "SMTP or FTP"),
-    (b"220-", "SMTP or FTP"),
-    (b"* OK", "IMAP"),
-    (b"+OK", "POP3"),
-    (b"\x15\x03", "TLS from the first octet on"),
-    (b"\x16\x03", "TLS from the first octet on"),
-)
-
-
-def _protocol_of(opening: bytes) -> str | None:
-    """Name what the first octets are; None for what is not known."""
-    return next((name for start, name in _PROTOCOLS if opening.lower().startswith(start.lower())), None)
-
-
-_REFUSED: Final = frozenset({errno.ECONNREFUSED})
-_RESET: Final = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
-
-
-def _connect_stop(error: OSError, step: Step) -> Stop:
-    if error.errno in _REFUSED:
-        return Stop(step=step, reason="refused", text="refuses connections: nothing listens there")
-    if error.errno in _RESET:
-        return Stop(step=step, reason="closed", text="resets the connection")
-    words_ = errno.errorcode.get(error.errno or 0, type(error).__name__)
-    return Stop(step=step, reason="unreachable", text=f"cannot be reached: {error.strerror or words_}")

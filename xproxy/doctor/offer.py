@@ -109,7 +109,7 @@ def check_mechanisms(offers: dict[int, Offered]) -> list[Finding]:
                 consequence="passwords cross xproxy as they are; they are in no record, but in its memory for a moment",
                 fixes=(
                     Fix("Prosody", 'authentication = "internal_hashed"'),
-                    Fix("ejabberd", "auth_password_format: scram"),
+                    Fix("ejabberd", "auth_method: [mnesia]  (ldap, pam, external have the password checked in clear)"),
                 ),
             )
         )

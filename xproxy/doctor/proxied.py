@@ -6,7 +6,8 @@ The header that is sent says the truth: it names us. Nothing is claimed for othe
 from typing import Final
 
 from xproxy.doctor.findings import Finding, Fix, Severity
-from xproxy.doctor.look import POLICY_CONDITIONS, Look
+from xproxy.doctor.look import Look
+from xproxy.doctor.stop import POLICY_CONDITIONS
 
 _ACCEPT: Final = (
     Fix(

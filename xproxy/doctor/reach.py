@@ -3,7 +3,8 @@
 from typing import Final
 
 from xproxy.doctor.findings import Finding, Fix, Severity, quoted
-from xproxy.doctor.look import POLICY_CONDITIONS, Look, Step, Stop
+from xproxy.doctor.look import Look
+from xproxy.doctor.stop import POLICY_CONDITIONS, Step, Stop
 from xproxy.peer.client import Mode
 
 SLOW_SECONDS: Final = 3.0

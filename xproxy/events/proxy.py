@@ -19,6 +19,7 @@ class ProxyStarted(EventBase):
     upstream: str
     upstream_verify: str  # "full", "none"
     certificate: str  # "ca", "files"
+    on_client_reject: str = "close"  # "passthrough": sessions may go by undecrypted, each with records of its own
     descriptors_max: int  # RLIMIT_NOFILE after raising the soft limit to the hard one
     sessions_max: int
 

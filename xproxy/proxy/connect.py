@@ -6,6 +6,7 @@ deadline holds for everything, name look-ups included: clients give up as well, 
 
 import contextlib
 import errno
+import os
 import socket
 from typing import Final, Self
 
@@ -64,13 +65,21 @@ async def open_upstream(route: Route, asked: Asked, *, seconds_max: float) -> Co
     seconds = trio.current_time() - begun
     if race.winner is None:
         raise ConnectFailed(race.failure(too_slow=deadline.cancelled_caught, seconds=seconds))
-    stream, candidate = race.winner
-    sock = socket.socket(fileno=stream.detach())
-    sock.setblocking(False)
+    sock, candidate = race.winner
     if hasattr(socket, "TCP_NOTSENT_LOWAT"):
         with contextlib.suppress(OSError):  # gone again; asking for its name will say so
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     return Connection(sock=sock, candidate=candidate, seconds=seconds)
+
+
+async def connect(sock: socket.socket, address: str, port: int) -> None:
+    """Connect ``sock``, which does not block. Raises OSError."""
+    code = sock.connect_ex((address, port))
+    if code == errno.EINPROGRESS:
+        await trio.lowlevel.wait_writable(sock)
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 class _Race:
@@ -82,7 +91,7 @@ class _Race:
         self._tried: list[Candidate] = []
         self._errors: list[OSError] = []
         self._untried: list[NoCandidate] = []
-        self.winner: tuple[trio.socket.SocketType, Candidate] | None = None
+        self.winner: tuple[socket.socket, Candidate] | None = None
 
     async def run(self) -> None:
         """Return when one attempt has won or all have failed. Cancelled, nothing is left open but a winner."""
@@ -108,9 +117,10 @@ class _Race:
     async def _attempt(self, candidate: Candidate, ended: trio.Event, race: trio.CancelScope) -> None:
         address, port = candidate.address, candidate.port
         try:
-            sock = trio.socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
             try:
-                await sock.connect((address, port))
+                sock.setblocking(False)
+                await connect(sock, address, port)
             except BaseException:
                 sock.close()
                 raise

@@ -43,6 +43,7 @@ from xproxy.proxy.connect import ConnectFailed, Connection, open_upstream
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.flow import Flow, Hold, Leg
 from xproxy.proxy.health import UpstreamHealth
+from xproxy.proxy.original import original_destination
 from xproxy.proxy.passthrough import PassthroughMemory, end_event
 from xproxy.proxy.peek import HeaderCut, OpeningRefused, peek_opening
 from xproxy.proxy.plane import Plane
@@ -93,7 +94,7 @@ class Surroundings:
     passthrough: PassthroughMemory | None = None  # None: nobody is let through undecrypted
     new_session: NewSession
     wall_ns: Callable[[], int]
-    server_ends: set[Endpoint] = attrs.Factory(set)  # our ends of all connections to servers
+    to_servers: set[tuple[Endpoint, Endpoint]] = attrs.Factory(set)  # both ends of our connections, ours first
 
 
 class Relay:
@@ -124,6 +125,7 @@ class Relay:
         self._answer = answer
         self._server: socket.socket | None = None  # connected, and not yet a leg
         self._server_end: Endpoint | None = None  # our end of the server's connection
+        self._to_server: tuple[Endpoint, Endpoint] | None = None  # both ends of it
         self._accepted_at_ns = surroundings.wall_ns()
         self._core: SessionCore | None = None
         self._flow: Flow | None = None
@@ -253,9 +255,19 @@ class Relay:
         answer.connected(self._server_end)
         return connection
 
+    def _is_our_own(self) -> bool:
+        """Whether the connection that was accepted is one of ours to a server, by both of its ends.
+
+        One end does not do: a port is taken for one destination only, so among some hundred clients of this machine one
+        has the number of a connection of ours.
+        """
+        peer, listener = self._arrival.peer, self._arrival.listener
+        going = original_destination(self._sock, listener) or listener
+        return (peer, going) in self._around.to_servers or (peer, listener) in self._around.to_servers
+
     async def _connect(self, asked: Asked) -> Connection | None:
         """Connect to the server, and see that this is not ourselves. None: the session is over."""
-        if self._arrival.peer in self._around.server_ends:
+        if self._is_our_own():
             # What we connect to is turned back to us. The session that connected has noted its end before it sent a
             # byte, and by the first of those bytes, or by a request of its client's, we are here.
             host, port = self._arrival.dialled.ip, self._arrival.dialled.port
@@ -271,9 +283,9 @@ class Relay:
         sock = self._server = connection.sock
         tune(sock, keepalive_seconds=self._limits.keepalive_seconds)
         try:
-            sock.getpeername()
             self._server_end = endpoint_of(sock.getsockname())
-            self._around.server_ends.add(self._server_end)
+            self._to_server = self._server_end, endpoint_of(sock.getpeername())
+            self._around.to_servers.add(self._to_server)
             self._introduce(sock)
             if self._around.health is not None:
                 self._around.health.connected()
@@ -426,8 +438,6 @@ class Relay:
             with trio.fail_after(self._limits.handshake_seconds_max):
                 for secure_leg in (securing.secure_server, securing.secure_client)[not has_server_tls :]:
                     facts = await secure_leg()
-                    if facts.leg is Side.SERVER:
-                        self._forget_server_end()
                     now = self._wall_ns()
                     self._plane.carry_out(flow, flow.core.tls_established(facts, now), now)
             self._identity = securing.identity
@@ -618,14 +628,10 @@ class Relay:
             flow.close = Close(cause=cause, initiator=None)
             flow.wake()
 
-    def _forget_server_end(self) -> None:
-        """It has answered, so it is not ourselves. A client of this machine may have the same port for its own end."""
-        if self._server_end is not None:
-            self._around.server_ends.discard(self._server_end)
-
     def _close_sockets(self) -> None:
         flow = self._flow
-        self._forget_server_end()
+        if self._to_server is not None:
+            self._around.to_servers.discard(self._to_server)
         if self._server is not None:
             close_socket(self._server)
         if flow is None:

@@ -17,7 +17,6 @@ honour the mark, a hello that is not whole is looked at again after a pause, and
 them, real clients send them); the server may send nothing at all between ``<proceed/>`` and our ClientHello.
 """
 
-import contextlib
 import fcntl
 import socket
 import ssl
@@ -27,7 +26,6 @@ from typing import Final, Protocol
 
 import trio
 
-from xproxy import system
 from xproxy.config.sessions import SessionLimits
 from xproxy.events import Side
 from xproxy.events.connection import ServerTls
@@ -42,6 +40,7 @@ from xproxy.events.tls import (
 from xproxy.jid import is_ip_address
 from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.passthrough import PassthroughMemory, begin_event, refusal_of
+from xproxy.proxy.peek import waiting_at
 from xproxy.proxy.transport import TLS_FIRST_BYTE
 from xproxy.tls.facts import certificate_facts, tls_established
 from xproxy.tls.failures import HandshakeRefused, failure_of
@@ -50,8 +49,6 @@ from xproxy.tls.verify import UpstreamIdentity, server_name_for
 
 _WHITESPACE: Final = frozenset(b" \t\r\n")
 _WHITESPACE_MAX: Final = 16  # octets tolerated between <starttls/> and the ClientHello
-_PAUSE_SECONDS_MIN: Final = 0.002  # between two looks at a hello that is not whole: the next segment is close behind
-_PAUSE_SECONDS_MAX: Final = 0.05
 _TOP_VERSION: Final = 0x0304
 _VERSION_NAMES: Final = {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
 _ALPN_OF_CLIENTS: Final = "xmpp-client"  # XEP-0368 section 4
@@ -122,7 +119,7 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
         NotTls: after STARTTLS, something else stands there.
         OSError: the connection failed; EOFError: it ended.
     """
-    waiting = _LowMark(sock) if system.WAKES_AT_LOW_MARK else _Looking(sock)
+    waiting = waiting_at(sock)
     needed = 1
     whitespace = 0
     try:
@@ -151,44 +148,6 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
                 needed = max(incomplete.needed, len(data) + 1)  # waiting for what is there would spin
     finally:
         waiting.done()
-
-
-class _LowMark:
-    """Waits for a count of octets, where the kernel does: a hello in many segments costs a handful of wake-ups."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-
-    async def wait(self, needed: int) -> bool:
-        """Return when that many octets are there, or no more will come: True, what is there is all or enough."""
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, needed)
-        await trio.lowlevel.wait_readable(self._sock)
-        return True
-
-    def done(self) -> None:
-        """Have every octet wake again."""
-        with contextlib.suppress(OSError):  # the connection is gone; whatever comes next says so
-            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-
-
-class _Looking:
-    """Looks again after a pause. The kernel would say at once that there is something: what was peeked at is left."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._pause = 0.0
-
-    async def wait(self, needed: int) -> bool:
-        """Return when there may be more than last time; True: no more will come."""
-        if self._pause:
-            await trio.sleep(self._pause)
-        await trio.lowlevel.wait_readable(self._sock)
-        self._pause = min(2 * self._pause, _PAUSE_SECONDS_MAX) or _PAUSE_SECONDS_MIN
-        # Asked before it is looked: so what came before the end is looked at.
-        return system.has_ended(self._sock.fileno())
-
-    def done(self) -> None:
-        """Nothing was changed."""
 
 
 def _leading_whitespace(data: bytes) -> int:

@@ -897,6 +897,7 @@ def facts_of(event: Event) -> Facts:
                 "xproxy.upstream.address": event.upstream,
                 "xproxy.upstream.verify": event.upstream_verify,
                 "xproxy.certificate": event.certificate,
+                "xproxy.on_client_reject": event.on_client_reject,
                 "xproxy.descriptors_max": event.descriptors_max,
                 "xproxy.sessions_max": event.sessions_max,
             }

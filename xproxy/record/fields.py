@@ -330,6 +330,7 @@ _field("xproxy.tls.after_handshake", _B, "given up by the peer when our side of 
 _field("xproxy.tls.passthrough", _B, "the session is relayed undecrypted")
 _field("xproxy.tls.alpn_offered", _K, "protocols the client offered", array=True, max_bytes=255)
 _field("xproxy.tls.end_point_hash", _K, "tls-server-end-point data (RFC 5929 section 4), hex")
+_field("xproxy.on_client_reject", _K, "close; or passthrough: who refuses our certificate is relayed undecrypted")
 _field("xproxy.passthrough.stage", _K, "begin or end")
 _field("xproxy.passthrough.refusal", _K, "the alert with which the client refused our certificate, or closed")
 _field("xproxy.passthrough.refused", _D, "when it did")

@@ -28,7 +28,7 @@ from cryptography.x509 import verification
 from xproxy.errors import FileProblem
 from xproxy.events.tls import CertificateFacts, TlsFailure
 from xproxy.jid import JidError, domain_to_ascii, is_ip_address
-from xproxy.tls.facts import certificate_facts
+from xproxy.tls.facts import CERTIFICATES_REMEMBERED_MAX, certificate_facts
 from xproxy.tls.failures import HandshakeRefused, classify
 from xproxy.tls.files import UNREADABLE, load_certificate, parse_certificates, read_file
 from xproxy.tls.names import CertificateNames
@@ -69,8 +69,13 @@ class UpstreamIdentity:
 
         Raises: HandshakeRefused with CERTIFICATE_NAME_MISMATCH.
         """
-        if not self.names.cover(domain):
+        if not _cover(self.names, domain):
             raise _name_mismatch()
+
+
+@functools.lru_cache(maxsize=256)  # the domains of one server, and some mistaken ones
+def _cover(names: CertificateNames, domain: str) -> bool:
+    return names.cover(domain)
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -182,7 +187,9 @@ def refused_certificate(tls: ssl.SSLSocket | ssl.SSLObject) -> CertificateFacts 
         return None
 
 
+@functools.lru_cache(maxsize=CERTIFICATES_REMEMBERED_MAX)
 def _names_of(der: bytes) -> CertificateNames:
+    """Answers are remembered: a server shows the same certificate every time, and parsing it takes 100 us."""
     try:
         return CertificateNames.from_certificate(load_certificate(der))
     except UNREADABLE:

@@ -816,6 +816,7 @@ class Session:
         if not self.established and direction is self._server and type_ != "error":
             # Only a live session is sent messages and presence. An error may be the client's own stanza, sent back.
             self._ready("observed", None, at_ns)
+            direction.last_item = item
 
     def _iq(self, direction: _Direction, item: FirstLevelElement, at_ns: int) -> None:
         element, side = item.element, direction.side
@@ -1094,6 +1095,7 @@ class Session:
                 self._item(direction, item, at_ns)
             direction.held.clear()
             direction.reader.expect_whole()
+            direction.last_item = None  # with its tree would stay the parser of the login, 10 KiB
 
     def _begin_inside_tls(self) -> None:
         """Nothing learnt in clear survives (RFC 6120 section 5.4.3.3)."""
