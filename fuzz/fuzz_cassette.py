@@ -23,8 +23,8 @@ WORDS = [
     for word in (
         "${any}", "${any:", "${id:1}", "${jid:a}", "${res:a}", "${time:60}", "${int=1}", "${secret:a}", "${url:1}",
         "$${", "}", "<client in='a'>", "</client>", "<server in='a'>", "</server>", "<expect-none in='a' for='1'/>",
-        "<!-- -->", "<?pi?>", "<![CDATA[", "]]>", "&#13;", "&amp;", "x:strict='no'", "x:skip='yes'", "xmlns='jabber:client'",
-        "xml:lang='en'", "order='strict'", "optional='yes'", "version='3'", "<login in='a'/>",
+        "<!-- -->", "<?pi?>", "<![CDATA[", "]]>", "&#13;", "&amp;", "x:strict='no'", "x:skip='yes'",
+        "xmlns='jabber:client'", "xml:lang='en'", "order='strict'", "optional='yes'", "version='3'", "<login in='a'/>",
         "<close in='a' by='client'/>",
     )
 ]  # fmt: skip
