@@ -433,3 +433,8 @@ async def test_what_holds_the_place_of_the_control_socket_keeps_it_from_starting
     async with trio.open_nursery() as nursery:  # what the steps before had opened is closed: the lock is free
         running: app.Running = await nursery.start(app.run, settings)
         running.stop("finished")
+
+
+def test_whose_servers_are_the_operators_business() -> None:
+    assert app.listed_domains(UpstreamSettings(domain="Own.example", domains=("*",))) == {"own.example", "*"}
+    assert app.listed_domains(UpstreamSettings(domain="own.example", domains=("other.example",))) is None

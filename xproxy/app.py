@@ -121,6 +121,8 @@ async def run(
         await look_up(settings.upstream.address)
     elif settings.upstream.address is UpstreamFrom.SRV:
         await look_up_domains(route, settings.upstream)
+    if settings.upstream.domains is not None and settings.upstream.address is not UpstreamFrom.SRV:
+        log.warning("domains in [upstream] restricts nothing: it is for address = srv")
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
@@ -132,7 +134,13 @@ async def run(
             app.abort(reason)
 
     with (
-        open_log(settings.log, levels, settings.upstream.address, partial(give_up, "log-gone")) as mirror,
+        open_log(
+            settings.log,
+            levels,
+            settings.upstream.address,
+            partial(give_up, "log-gone"),
+            listed=listed_domains(settings.upstream),
+        ) as mirror,
         write_journal(
             state,
             settings.journal,
@@ -595,6 +603,12 @@ async def look_up_domains(route: Route, settings: UpstreamSettings) -> None:
         if len(problems) == len(domains) and reason in ("unknown-host", "not-offered"):
             raise AddressProblem(f"the DNS names no server for {domain} ({reason})", hint, address=domain)
         log.warning("the DNS names no server for %s now (%s); going on: %s", domain, reason, hint)
+
+
+def listed_domains(settings: UpstreamSettings) -> frozenset[str] | None:
+    """Return the domains whose servers are the operator's business, where strangers may name any; else None."""
+    served = served_domains(settings)
+    return frozenset(domain.lower() for domain in served) if ANY_DOMAIN in served else None
 
 
 def raise_descriptor_limit(sessions_max: int) -> int:

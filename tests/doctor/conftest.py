@@ -32,9 +32,9 @@ async def nameserver(nursery: trio.Nursery) -> HostPort:
 def examine(nursery: trio.Nursery, trust: Trust, nameserver: HostPort) -> Examine:
     """Start a crooked server that says this, and examine it; ``patient``: more about the patient."""
 
-    async def run(*, patient: dict[str, Any] | None = None, seconds_max: float = 60.0, **says: Any) -> Found:
+    async def run(*, patient: dict[str, Any] | None = None, step: float = 10.0, **says: Any) -> Found:
         port: int = await nursery.start(Crooked(tls=trust.server, **says).serve)
         more = {"domain": DOMAIN, "nameserver": nameserver, **(patient or {})}
-        return await examined(port, ca_file=trust.mint.ca_file, seconds_max=seconds_max, step_seconds_max=1.0, **more)
+        return await examined(port, ca_file=trust.mint.ca_file, step_seconds_max=step, **more)
 
     return run

@@ -25,14 +25,16 @@ PLAIN = mechanisms("PLAIN")
 async def test_what_comes_of_wrong_passwords(
     examine: Examine, at_login: str | None, severity: Severity, word: str
 ) -> None:
-    found = await examine(patient={"ban_tries": 3}, secured=PLAIN, at_login=at_login)
+    found = await examine(
+        patient={"ban_tries": 3}, secured=PLAIN, at_login=at_login, step=0.5 if word == "not known" else 10.0
+    )
     assert found.severity("bans") is severity
     assert word in found["bans"].finding
 
 
 async def test_with_scram_alone(examine: Examine) -> None:
     """The scripted server answers no proof: silence is no refusal."""
-    found = await examine(patient={"ban_tries": 1}, secured=mechanisms("SCRAM-SHA-1"))
+    found = await examine(patient={"ban_tries": 1}, secured=mechanisms("SCRAM-SHA-1"), step=1.0)
     assert found.severity("bans") is Severity.NOTE
     assert "behaved oddly" in found["bans"].seen
 

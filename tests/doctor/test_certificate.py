@@ -19,6 +19,8 @@ from tests.support.peer import DOMAIN
 from xproxy.config.address import HostPort
 from xproxy.doctor.findings import Severity
 
+pytestmark = pytest.mark.slow
+
 TODAY = datetime.datetime.now(datetime.UTC)
 
 

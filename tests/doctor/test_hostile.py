@@ -17,6 +17,8 @@ from xproxy.doctor.findings import Severity
 from xproxy.jid import Jid
 from xproxy.xmpp import ns
 
+pytestmark = pytest.mark.slow
+
 Behaviour = Callable[[trio.SocketStream], Awaitable[None]]
 PATIENT = {"jid": Jid.from_text(f"juliet@{DOMAIN}"), "password": "canary-doctor-password"}
 
@@ -38,7 +40,7 @@ async def behaving(behaviour: Behaviour) -> AsyncIterator[int]:
 
 
 async def examine_behaving(
-    behaviour: Behaviour, nameserver: HostPort, *, step: float = 0.2, whole: float = 20
+    behaviour: Behaviour, nameserver: HostPort, *, step: float = 10.0, whole: float = 60
 ) -> Found:
     async with behaving(behaviour) as port:
         return await examined(
@@ -119,7 +121,7 @@ async def test_a_tarpit(nameserver: HostPort) -> None:
     async def behaviour(stream: trio.SocketStream) -> None:
         await trio.sleep_forever()
 
-    found = await examine_behaving(behaviour, nameserver)
+    found = await examine_behaving(behaviour, nameserver, step=0.2)
     assert "says nothing within 0.2 s" in found["stream"].finding
 
 
@@ -129,7 +131,7 @@ async def test_one_octet_now_and_then(nameserver: HostPort) -> None:
             await stream.send_all(bytes([octet]))
             await trio.sleep(0.02)
 
-    found = await examine_behaving(behaviour, nameserver)
+    found = await examine_behaving(behaviour, nameserver, step=0.2)
     assert "says nothing within 0.2 s" in found["stream"].finding
 
 
@@ -164,7 +166,7 @@ async def test_a_flood_costs_little(nameserver: HostPort, begin: str, flood: str
     gc.collect()
     tracemalloc.start()
     try:
-        found = await examine_behaving(behaviour, nameserver)
+        found = await examine_behaving(behaviour, nameserver, step=0.5)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

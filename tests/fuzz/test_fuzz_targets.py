@@ -9,6 +9,7 @@ import pytest
 FUZZ = Path(__file__).resolve().parents[2] / "fuzz"
 SEED_BYTES_MAX = 4_096
 RUNS = {
+    "cassette": 400,
     "control": 1_500,
     "doctor": 1_500,
     "hello": 3_000,

@@ -1,8 +1,10 @@
 """Real clients that do not trust the proxy: each leaves a readable cause, and passthrough lets it in undecrypted."""
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -115,6 +117,15 @@ def try_gnutls(how: Distrust, request: pytest.FixtureRequest) -> object:
     return run([*command, "--x509cafile", str(how.ca_file), "127.0.0.1"])
 
 
+def try_nss(how: Distrust, request: pytest.FixtureRequest) -> object:
+    """NSS is the TLS of Firefox and Thunderbird."""
+    need("tstclnt")
+    database = f"sql:{how.directory}"
+    run(["certutil", "-N", "--empty-password", "-d", database])
+    run(["certutil", "-A", "-d", database, "-n", "ca", "-t", "C,,", "-i", str(how.ca_file)])
+    return run(["tstclnt", "-h", "127.0.0.1", "-p", str(how.port), "-d", database, "-a", DOMAIN])
+
+
 def try_java(how: Distrust, request: pytest.FixtureRequest) -> object:
     """Java's own authorities do not know the proxy."""
     need("javac")
@@ -135,6 +146,7 @@ CAUSES: Final[dict[str, tuple[Try, tuple[str, ...], tuple[str, str, str | None]]
     "Node.js with TLS 1.2": (try_node_1_2, ("direct-tls",), ("client-failure-suspected", "left-after-tls", None)),
     "openssl s_client": (try_openssl, MODES, ("tls-failed", "client-rejected-certificate", "unknown_ca")),
     "gnutls-cli": (try_gnutls, ("direct-tls",), ("tls-failed", "client-rejected-certificate", "bad_certificate")),
+    "NSS": (try_nss, ("direct-tls",), ("tls-failed", "client-rejected-certificate", "unknown_ca")),
     "Java": (try_java, ("direct-tls",), ("tls-failed", "client-rejected-certificate", "certificate_unknown")),
 }
 CASES: Final = [(name, mode) for name, (_, modes, _) in CAUSES.items() for mode in modes]
@@ -275,6 +287,12 @@ def test_the_real_proxy_says_so_in_its_log(
     refused, session = log_in()
     assert not succeeded(refused)
     assert at(only(session, "tls-failed"), "error.code") == "closed"
+
+    command = [sys.executable, "-m", "xproxy", "sessions", "--state", str(proxy.state)]
+    shown = subprocess.run([*command, "--json"], capture_output=True, timeout=SECONDS_MAX, check=True)
+    (listed,) = json.loads(shown.stdout)["passthrough"]
+    assert "127.0.0.1" in str(listed)
+    assert "closed" in str(listed)
 
     let_in, session = log_in()
     assert succeeded(let_in)

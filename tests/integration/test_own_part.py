@@ -1,13 +1,19 @@
 """Peers that do not go the way into TLS that the proxy leads them: nothing of it reaches the other side."""
 
+import base64
 import contextlib
+import json
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support.accounts import DOMAIN
+from tests.support.canary import Canary
 from tests.support.mint import Mint
 from tests.support.proxy_process import ProxyProcess, Record, actions, at, only
 from tests.support.raw_peer import (
@@ -25,6 +31,7 @@ from tests.support.raw_peer import (
     client_context,
     connect,
     greet,
+    log_in,
     scripted_server,
     serve_login,
     server_context,
@@ -313,3 +320,38 @@ def test_without_a_name_nothing_is_said(start_proxy: StartProxy) -> None:
         server.join()
     assert got == [b""]
     assert at(only(session, "tls-failed"), "event.reason") == "no-name"
+
+
+# Replayed -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direct", [False, True], ids=["clear-to-direct", "direct-to-clear"])
+def test_a_captured_session_says_the_same_offline(
+    start_proxy: StartProxy, mint: Mint, canary: Canary, tmp_path: Path, direct: bool
+) -> None:
+    payload = base64.b64encode(b"\0gopher\0canary-password-of-gopher")
+    canary.register_payload("a SASL payload", payload.decode())
+    context = server_context(mint.leaf(DOMAIN, label=f"captured-{direct}"))
+
+    def script(peer: RawPeer) -> None:
+        serve_login(peer, context, direct=not direct)
+        peer.rest()
+
+    with scripted_server(script) as server:
+        arguments = ("--upstream-tls", "starttls" if direct else "direct", "--capture", str(tmp_path / "captures"))
+        proxy = start_proxy(server.port, *arguments)
+        client = connect(proxy.port)
+        log_in(client, client_context(proxy.ca_file), payload, direct=direct)
+        live = ended(proxy, client)
+    replayed = subprocess.run(
+        [sys.executable, "-m", "xproxy", "replay", "offline", "--json", str(tmp_path / "captures")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    offline = [json.loads(line) for line in replayed.stdout.splitlines()]
+    for record in live:
+        record["event"].pop("sequence", None)  # of the journal
+    assert [record["event"]["action"] for record in offline] == actions(live)
+    assert [record["event"] for record in offline] == [record["event"] for record in live]

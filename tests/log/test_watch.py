@@ -37,3 +37,14 @@ def test_servers_of_several_domains_are_told_apart(caplog: pytest.LogCaptureFixt
         "the server of one.example can be reached again",
     ]
     assert len(caplog.messages) == 2 + SERVERS_WATCHED_MAX
+
+
+def test_servers_that_strangers_name_are_not_the_operators_business(caplog: pytest.LogCaptureFixture) -> None:
+    def record(domain: str) -> Record:
+        return Record({"event": {"reason": "refused"}, "xmpp": {"domain": domain}}, Level.INFO, "upstream-failed")
+
+    watch = UpstreamWatch(UpstreamFrom.SRV, frozenset({"own.example"}))
+    watch.take([*(record(f"{number}.example") for number in range(1_000)), record("Own.example")])
+    assert [message.split(",")[0] for message in caplog.messages] == [
+        "the server of Own.example cannot be reached (refused)"
+    ]

@@ -194,6 +194,17 @@ async def test_each_failure_of_the_dns_has_its_name(
         nursery.cancel_scope.cancel()
 
 
+async def test_so_many_records_are_used_those_of_the_best_priorities() -> None:
+    texts = [f"{1_000 - number} 0 5222 a{number}.test." for number in range(1_000)]
+    odd = Odd(records(*texts[-40:]))  # what fits a datagram
+    async with trio.open_nursery() as nursery:
+        asking = resolver(await nursery.start(odd.serve))
+        found = await asking.services("example.test", CLEAR)
+        assert isinstance(found, list)
+        assert [each.priority for each in found] == list(range(1, resolve.RECORDS_USED_MAX + 1))
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_failure_is_asked_again_and_one_that_was_cancelled_too() -> None:
     odd = Odd(with_rcode(dns.rcode.SERVFAIL))
     async with trio.open_nursery() as nursery:

@@ -236,7 +236,7 @@ _OUR_WORDS = """
     direction verdict what upstream_verify errno alert sha256 serial_number not_before not_after end_point_hash
     previous_sha256 lang content_namespace cause status_codes user_agent_hash last_element issuer
     proxy_protocol stream origin vkey previous_vkey segment note ops_note torn_segments counts error stage refusal
-    on_client_reject
+    on_client_reject directory path actions net
 """
 _OURS = frozenset(_OUR_WORDS.split())
 

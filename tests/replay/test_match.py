@@ -320,3 +320,20 @@ def test_a_stanza_survives_being_written_and_read(node: Node) -> None:
 
 def escaped(node: Node) -> Node:
     return copy.deepcopy(node)  # the alphabet above has no "$"
+
+
+@pytest.mark.slow
+def test_stanzas_that_nearly_match_in_many_ways_are_explained_in_bounded_time() -> None:
+    def deep(depth: int, filling: str) -> str:
+        if not depth:
+            return f"<leaf xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{filling}</leaf>"
+        inner = deep(depth - 1, filling)
+        names = "".join(f"<mechanism xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{inner}</mechanism>" for _ in range(2))
+        return f"<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{names}</mechanisms>"
+
+    want, have = parse(deep(8, "${any:a}")), parse(deep(8, "b"))
+    spent = context()
+    assert not matches(want, have, spent)
+    assert differences(want, have, context())
+    assert score(want, have, context()) < 1.0
+    assert spent.budget.left > -2_000

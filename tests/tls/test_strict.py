@@ -17,10 +17,11 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from tests.support.handshake import shake
 from xproxy.events.tls import TlsFailure
+from xproxy.tls import authority as authority_module
 from xproxy.tls.authority import Authority
 from xproxy.tls.contexts import TLS_1_3, ClientLegContexts
 from xproxy.tls.failures import HandshakeRefused
-from xproxy.tls.names import CertificateNames
+from xproxy.tls.names import CertificateNames, encode_srv_name
 
 # One subdomain, for a component, and one name of other letters.
 DOMAINS = ["example.org", "conference.example.org", "xn--bcher-kva.example"]
@@ -176,6 +177,28 @@ def test_what_a_constraint_on_names_does_not_say(constrained: Authority) -> None
     assert names.srv == ("_xmpp-client.bank.example",)
     permitted = constrained.certificate.extensions.get_extension_for_class(x509.NameConstraints).value
     assert not any(isinstance(tree, x509.OtherName) for tree in permitted.permitted_subtrees or ())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verifier", [openssl, rust, nss], ids=["openssl", "cryptography", "nss"])
+def test_a_constraint_on_srv_names_would_have_every_leaf_refused(
+    verifier: Callable[[Path, Path, str, Path], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why there is none. A verifier that passes here one day has learnt to judge it."""
+    if verifier is nss and shutil.which("certutil") is None:
+        pytest.skip("certutil is not installed")
+    proper = x509.NameConstraints
+
+    class WithSrvName(proper):
+        def __init__(self, permitted_subtrees: list[x509.GeneralName], excluded_subtrees: list[x509.GeneralName]):
+            super().__init__([*permitted_subtrees, encode_srv_name("example.org")], excluded_subtrees)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(authority_module.x509, "NameConstraints", WithSrvName)
+        made = Authority.open_(tmp_path / "state", domains=("example.org",))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert not verifier(made.certificate_path, made.leaf("example.org").cert_path, "example.org", scratch)
 
 
 def _says_yes(command: list[str]) -> bool:

@@ -35,7 +35,7 @@ class Made:
     notes: tuple[str, ...]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Thread:
     """A session while it is put together, over all its connections."""
 

@@ -47,7 +47,9 @@ _INSTRUCTION: Final = re.compile(rb"<\?[^\s?]*")
 _DECLARATION: Final = re.compile(
     rb"""<\?xml(?:\s+(?:version|encoding|standalone)\s*=\s*(?:'[\w.:\-]{0,16}'|"[\w.:\-]{0,16}"))*\s*\?>"""
 )
-_MARKUP: Final = frozenset(b"<>/=:!?'\" \t\r\n-[]&;")
+_WORD: Final = re.compile(rb"[^ \t\r\n]+")
+_BY_MARKUP: Final = re.compile(rb"""([<>/=:!?'"\s\-\[\]&;])""")
+_MARKUP: Final = frozenset(bytes([octet]) for octet in b"<>/=:!?'\" \t\r\n\v\f-[]&;")
 _BEGINS: Final = (b"<!--", b"<![CDATA[", b"<?")
 _STARTS: Final = frozenset({auth.AUTH, sasl2.AUTHENTICATE})
 _ENDS: Final = frozenset({auth.SUCCESS, auth.FAILURE, sasl2.SUCCESS, sasl2.FAILURE})
@@ -221,7 +223,7 @@ class _Walk:
         """Markup that is not complete, or none of XMPP's: its punctuation stays, and the begin that says what it is."""
         octets = self._octets[start:end]
         if octets[:1] != b"<":
-            self._put(start, end, hide_text)
+            self._hide(Kind.TEXT, start, end)
             return
         if any(begin.startswith(octets) for begin in _BEGINS):
             return
@@ -347,6 +349,9 @@ class _Walk:
             self._hide(token.kind, start, end)
 
     def _hide(self, kind: Kind, start: int, end: int) -> None:
+        if not self._open:  # between elements it matters where white space ends
+            self._put(start, end, lambda octets: _WORD.sub(lambda word: hide_text(word[0]), octets))
+            return
         self._put(start, end, hide_verbatim if kind is Kind.CDATA else hide_text)
 
     def _payload(self, closed: _Open) -> None:
@@ -395,8 +400,8 @@ def _bang(octets: bytes) -> bytes:
 
 
 def _keep_markup(octets: bytes) -> bytes:
-    """Return filler for what could be anything, but for the octets that markup is made of."""
-    return bytes(octet if octet in _MARKUP else 0x78 for octet in octets)
+    """Return filler for what could be anything, but for the octets that markup is made of and those that are wrong."""
+    return b"".join(part if part in _MARKUP else hide_verbatim(part) for part in _BY_MARKUP.split(octets) if part)
 
 
 class _NoBudget(NameBudget):

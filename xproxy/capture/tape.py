@@ -11,6 +11,7 @@ the session.
 """
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -55,6 +56,7 @@ from xproxy.xmpp.session import Session
 log = logging.getLogger(__name__)
 
 _HEAD: Final[dict[str, Any]] = {"session": 1, "n": 0, "t_ns": 0, "line": 0}  # filled in when the line is written
+_NO_CHARACTER: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\xff]")
 
 
 class LineSink(Protocol):
@@ -220,15 +222,19 @@ class Tape:
 
     def _redacted(self, side: Side, unit: Unit, told: frozenset[str], waiting: _Waiting, *, refused: bool) -> bytes:
         filled = self._redactor.redact(side, unit, told)
-        if refused:
-            self._check(side, unit, filled, waiting)
-        return filled
+        return self._checked(side, unit, filled, waiting) if refused else filled
 
-    def _check(self, side: Side, unit: Unit, filled: bytes, waiting: _Waiting) -> None:
-        """Where octets were refused, see whether what stands for them would be too, for the same reason and there."""
+    def _checked(self, side: Side, unit: Unit, filled: bytes, waiting: _Waiting) -> bytes:
+        """Return what is refused as the octets of ``unit`` were, for the same reason and at the same place.
+
+        Which of several wrong octets is the reason depends on where the parser is: some may have to go.
+        """
         header = b"" if unit.kind is UnitKind.HEADER else self._redactor.header(side)
-        if not is_read_alike(header, unit.octets, filled, self._limits):
-            waiting.lossy = True
+        for candidate in (filled, filled.replace(b"\xff", b"x"), _NO_CHARACTER.sub(b"x", filled)):
+            if is_read_alike(header, unit.octets, candidate, self._limits):
+                return candidate
+        waiting.lossy = True
+        return filled
 
     def _go_opaque(self, side: Side, waiting: _Waiting | None) -> None:
         """Nobody looks at this direction any more; what was begun is not completed."""
@@ -239,9 +245,7 @@ class Tape:
         if direction.lexer.waiting:
             rest = direction.lexer.rest()
             filled = self._redactor.redact(side, rest)
-            if waiting is not None:
-                self._check(side, rest, filled, waiting)
-            direction.fill(filled)
+            direction.fill(filled if waiting is None else self._checked(side, rest, filled, waiting))
 
     def secured(self, leg: Side) -> None:
         """TLS is up; when it is on the client's leg, the last, new documents begin on both sides."""

@@ -94,6 +94,8 @@ def server(cassette: Path, listen: str, state: Path, cert: Path | None, key: Pat
     played = read_cassette(cassette)
     address = _address(listen, "--listen")
     known = collect_passwords(played, passwords, password_file, os.environ)
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)  # of an earlier run: whoever waits for it would come too early
     tls = None if no_tls else _server_tls(played, state, cert, key)
     accept = _acceptor(cassette) if options["accept"] else _nothing
     play = partial(_serve, played, address, tls, known, _settings(options), ready_file, accept)

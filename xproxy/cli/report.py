@@ -32,8 +32,8 @@ def report_options(command: F) -> F:
                            help="Also write the result as JUnit XML.")(command)  # fmt: skip
     return click.option(
         "--format", "format_", type=click.Choice(["auto", "human", "json", "github"]), default="auto",
-        show_default=True, help="auto: human on a terminal, JSON when piped; github (also where GITHUB_ACTIONS is "
-        "true): human, with annotations and a table in the step's summary.",
+        show_default=True, help="auto: human on a terminal and where CI is true, else JSON; github (also where "
+        "GITHUB_ACTIONS is true): human, with annotations and a table in the step's summary.",
     )(command)  # fmt: skip
 
 
@@ -56,7 +56,8 @@ def emit(report: Report, format_: Format, junit: Path | None) -> int:
     if junit is not None:
         _write(junit, render_junit(report), "write the JUnit file")
     on_github = format_ == "github" or (format_ == "auto" and os.environ.get("GITHUB_ACTIONS") == "true")
-    if format_ == "json" or (format_ == "auto" and not on_github and not is_terminal(sys.stdout)):
+    for_people = is_terminal(sys.stdout) or os.environ.get("CI") == "true"  # a job's log is read by people
+    if format_ == "json" or (format_ == "auto" and not on_github and not for_people):
         print_json(to_json(report))
     elif on_github:
         click.echo(shielded(render_human(report).plain, secrets.token_hex(16)))

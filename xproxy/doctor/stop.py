@@ -37,11 +37,6 @@ class Stop:
     content: str | None = None  # of the condition: where a redirect leads
     tls: TlsFailure | None = None
 
-    @property
-    def is_silence(self) -> bool:
-        """The server says nothing, or hangs up without a word: it waits for something else than XMPP in clear."""
-        return self.reason in ("silent", "closed")
-
 
 def stop_of(error: Exception, step: Step, opening: bytes) -> Stop:
     """Return why a look ended: ``error``, met at ``step``; ``opening``: the first octets that came in clear."""

@@ -18,11 +18,16 @@ from xproxy.log.watch import UpstreamWatch
 
 @contextmanager
 def open_log(
-    settings: LogSettings, levels: LevelFilter, upstream: UpstreamAddress, on_gone: Callable[[], None]
+    settings: LogSettings,
+    levels: LevelFilter,
+    upstream: UpstreamAddress,
+    on_gone: Callable[[], None],
+    *,
+    listed: frozenset[str] | None = None,
 ) -> Iterator[RecordChannel]:
     """Open the outputs and start their writer; at the end everything is written out and closed.
 
-    ``on_gone`` is called when an output is gone for ever: the block is to end.
+    ``on_gone`` is called when an output is gone for ever: the block is to end. ``listed``: as ``UpstreamWatch``.
 
     Raises:
         FileProblem: the file cannot be opened.
@@ -39,7 +44,7 @@ def open_log(
         for output in open_outputs(settings):
             stack.callback(output.close)
             channel.add_output(output, levels)
-        channel.add_output(UpstreamWatch(upstream), LevelFilter(Level.INFO))
+        channel.add_output(UpstreamWatch(upstream, listed), LevelFilter(Level.INFO))
         channel.start()
         stack.pop_all()  # from here on the channel closes them
     try:

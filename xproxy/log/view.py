@@ -386,6 +386,19 @@ def _gist(action: str, document: Document) -> str:
             return _join(text("event.reason"), f"{aborted} sessions cut off" if aborted else "")
         case "config-changed":
             return _join(", ".join(get("xproxy.config.changed") or ()), text("error.message"))
+        case "capture-started":
+            only = (
+                text("xproxy.capture.jid"),
+                text("xproxy.capture.net"),
+                ", ".join(get("xproxy.capture.actions") or ()),
+            )
+            bodies = "with what people say" if get("xproxy.capture.bodies") else ""
+            return _join(f"into {text('xproxy.capture.directory')}", bodies, *only)
+        case "capture-stopped":
+            count = f"{get('xproxy.capture.sessions')} sessions, {get('xproxy.capture.bytes')} B"
+            return _join(text("event.reason"), count, text("error.message"))
+        case "keylog-opened":
+            return f"into {text('xproxy.keylog.path')}"
         case "journal-opened":
             return f"{text('xproxy.journal.origin')} from {get('xproxy.journal.index')}"
         case "journal-checkpoint":

@@ -20,9 +20,11 @@ _OF_THE_CLIENT: Final = frozenset({"no-domain", "domain-not-allowed", "address-n
 class UpstreamWatch:
     """An output that says on stderr, for the operator, when a server cannot be reached and when it can again."""
 
-    def __init__(self, upstream: UpstreamAddress) -> None:
+    def __init__(self, upstream: UpstreamAddress, listed: frozenset[str] | None = None) -> None:
+        """``listed``: the domains whose servers are the operator's business, in lower case; None: all."""
         self.name = "diagnostics"
         self._upstream = upstream
+        self._listed = listed
         self._down: set[str] = set()
 
     def take(self, records: Sequence[Record]) -> None:
@@ -39,6 +41,8 @@ class UpstreamWatch:
     def _failed(self, document: Document) -> None:
         reason, server = document["event"]["reason"], self._server(document)
         if reason in _OF_THE_CLIENT or server in self._down or len(self._down) >= SERVERS_WATCHED_MAX:
+            return
+        if self._listed is not None and str(document.get("xmpp", {}).get("domain")).lower() not in self._listed:
             return
         self._down.add(server)
         log.warning(

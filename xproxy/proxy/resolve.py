@@ -29,6 +29,10 @@ from xproxy.proxy.srv import LookupFailed, Service, Srv
 RESOLUTION_DELAY_SECONDS: Final = 0.05
 """RFC 8305 section 3: so long an answer of one family waits for that of the other."""
 
+RECORDS_USED_MAX: Final = 32
+"""Of a service, those of the best priorities. More could not be tried within connect_seconds_max, at one each 250 ms,
+and whoever owns the domain chooses how many there are."""
+
 RECORDS_KEPT_MAX: Final = 64
 """An answer with more of them is used, but not kept: so the cache is bounded in octets too, about 8 KiB each."""
 
@@ -59,6 +63,7 @@ class Resolver:
         offered = [record for record in records if record.target != dns.name.root]
         if not offered:
             return Service.NOT_OFFERED
+        offered.sort(key=lambda record: record.priority)
         return [
             Srv(
                 priority=record.priority,
@@ -67,7 +72,7 @@ class Resolver:
                 port=record.port,
                 tls=kind,
             )
-            for record in offered
+            for record in offered[:RECORDS_USED_MAX]
         ]
 
     async def addresses(self, host: str) -> list[str]:

@@ -55,35 +55,41 @@ _SETS: Final[Mapping[str, frozenset[str]]] = {
     f"{_SASL}mechanisms": frozenset({f"{_SASL}mechanism"}),
 }
 _ORDERED_NAMESPACES: Final = frozenset({"http://www.w3.org/1999/xhtml"})
-_STEPS_MAX: Final = 20_000  # elements looked at in one match of a set; a peer can send many that are nearly equal
+_STEPS_MAX: Final = 20_000  # elements looked at in one comparison; a peer can send many that are nearly equal
 _NEARLY: Final = 0.99  # the score of what has all that was recorded, in another order
 _PAIRS_MAX: Final = 4_096  # above it the nearest pairs are not looked for, only equal places
 
 
 @attrs.define
+class _Budget:
+    """How much may still be looked at in one comparison."""
+
+    left: int = _STEPS_MAX
+
+
+@attrs.define
 class Context:
-    """What a comparison needs to know."""
+    """What a comparison needs to know. For one comparison: its budget is spent over all that is tried in it."""
 
     bindings: Bindings
     scope: Scope
     now: datetime
     contains: bool = False
-    steps: int = 0
+    budget: _Budget = attrs.field(factory=_Budget)
 
     def trial(self) -> "Context":
         """Return a context whose bindings can be thrown away."""
-        return Context(self.bindings.copy(), self.scope, self.now, self.contains, self.steps)
+        return Context(self.bindings.copy(), self.scope, self.now, self.contains, self.budget)
 
     def keep(self, trial: "Context") -> None:
         """Take over what a trial found out."""
-        self.bindings, self.steps = trial.bindings, trial.steps
+        self.bindings = trial.bindings
 
 
 def matches(expected: Node, live: Node, context: Context) -> bool:
     """Whether ``live`` is what was expected. Binds what is new in it, and nothing at all where it is not."""
     trial = context.trial()
     if not _matches(expected, live, trial, 0):
-        context.steps = trial.steps
         return False
     context.keep(trial)
     return True
@@ -101,7 +107,7 @@ def wildness(node: Node) -> int:
 
 
 def _matches(expected: Node, live: Node, context: Context, depth: int) -> bool:
-    context.steps += 1
+    context.budget.left -= 1
     if expected.tag != live.tag:
         return False
     if expected.skip:
@@ -179,7 +185,6 @@ def _list_matches(wanted: Sequence[Node], found: Sequence[Node], context: Contex
             if _matches(want, found[at - 1], trial, depth):
                 context.keep(trial)
                 break
-            context.steps = trial.steps
             if not more:
                 return False
     return True
@@ -207,10 +212,7 @@ def _set_matches(wanted: Sequence[Node], found: Sequence[Node], context: Context
 
 
 def _same(want: Node, have: Node, context: Context, depth: int) -> bool:
-    trial = context.trial()
-    same = _matches(want, have, trial, depth)
-    context.steps = trial.steps
-    return same
+    return _matches(want, have, context.trial(), depth)
 
 
 def _is_plain(node: Node) -> bool:
@@ -226,7 +228,7 @@ def _assign(wanted: Sequence[Node], found: list[Node], context: Context, depth: 
     if not wanted:
         return True
     for index, have in enumerate(found):
-        if context.steps > _STEPS_MAX:
+        if context.budget.left < 0:
             return False
         trial = context.trial()
         if _matches(wanted[0], have, trial, depth) and _assign(
@@ -234,7 +236,6 @@ def _assign(wanted: Sequence[Node], found: list[Node], context: Context, depth: 
         ):
             context.keep(trial)
             return True
-        context.steps = trial.steps
     return False
 
 
@@ -275,9 +276,9 @@ def differences(expected: Node, live: Node, context: Context, shown: Node | None
 
     ``shown``: ``live`` with hidden content, of the same shape, from which values are quoted.
     """
-    trial = context.trial()
-    if matches(expected, live, trial):
+    if matches(expected, live, context.trial()):
         return []
+    context = attrs.evolve(context, budget=_Budget())
     tally = _Tally()
     _compare(expected, live, shown or live, context.trial(), tally, f"/{live.local}", 0)
     return tally.found or [Difference(path=f"/{live.local}", what="order", expected=None, live=None)]
@@ -288,12 +289,13 @@ def score(expected: Node, live: Node, context: Context) -> float:
     if matches(expected, live, context.trial()):
         return 1.0
     tally = _Tally()
-    _compare(expected, live, live, context.trial(), tally, "", 0)
+    _compare(expected, live, live, attrs.evolve(context, budget=_Budget()).trial(), tally, "", 0)
     return min(tally.hits / tally.total, _NEARLY)
 
 
 def _compare(expected: Node, live: Node, shown: Node, context: Context, tally: _Tally, path: str, depth: int) -> None:
     tally.total += 1
+    context.budget.left -= 1
     if expected.tag != live.tag:
         tally.found.append(Difference(path=path, what="value", expected=expected.tag, live=live.tag))
         tally.total += _facts(expected)
@@ -358,7 +360,7 @@ def _pair(
     """Pair expected and live children of one name: those that match first, then the nearest, then by place."""
     open_wants, open_haves = list(range(len(wants))), list(range(len(haves)))
     pairs: list[tuple[int, int]] = []
-    if len(wants) * len(haves) <= _PAIRS_MAX:
+    if len(wants) * len(haves) <= _PAIRS_MAX and context.budget.left > 0:
         for want in list(open_wants):
             for have in open_haves:
                 trial = context.trial()

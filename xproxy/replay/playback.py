@@ -218,7 +218,7 @@ class Playback:
         shown = hide(live, bodies=self.cassette.meta.bodies == "hidden")
         taken = self._take(session, live, shown)
         number = taken.event.number if taken.event is not None else None
-        if taken.event is None and taken.finding is not None:
+        if taken.event is None and taken.finding is not None and len(self.findings) < FINDINGS_MAX:
             self.extra.setdefault(self._last, []).append((session, live))
         elif taken.event is not None and taken.finding is not None:
             self.came[taken.event.number] = live

@@ -16,8 +16,9 @@ only (pathlen 0) and bears the start of its key's hash in its name, so that two 
 **Name constraints** (RFC 5280 section 4.2.1.10). A CA that was made for certain domains says so in its certificate,
 critically: whoever steals its key can then impersonate these domains and those below them, and no other, to clients
 that compare dNSNames. Addresses are excluded, since a constraint on names says nothing about them. SRVName and xmppAddr
-stay unconstrained: a subtree of type otherName would be proper (RFC 4985 section 4), but verifiers that cannot judge
-one (OpenSSL, GnuTLS) then refuse every leaf. Constraints cannot be added later: clients trust the CA's first form.
+stay unconstrained: a subtree of type otherName would be proper (RFC 4985 section 4), but OpenSSL ("unsupported name
+constraint type"), NSS and others then refuse every leaf. Constraints cannot be added later: clients trust the CA's
+first form.
 """
 
 import contextlib
