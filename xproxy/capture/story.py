@@ -65,6 +65,7 @@ def read_stories(path: Path) -> Iterator[Story]:
 def story_of(session: TraceSession, file: Path) -> Story:
     """Return the session as a story."""
     readers = {side: _reader(session.conn.limits) for side in Side}
+    rests = dict.fromkeys(Side, b"")  # behind the last ">": where a stream begins anew is seen of whole tags only
     moments: list[Moment] = []
     tls: Literal["starttls", "direct", "none"] = "none"
     is_whole = True
@@ -72,11 +73,13 @@ def story_of(session: TraceSession, file: Path) -> Story:
         at_ns = session.conn.at_ns + line.t_ns
         match line:
             case Xml():
-                moments += _read(readers[line.sent_by], line, at_ns)
+                whole, gt, rests[line.sent_by] = (rests[line.sent_by] + line.data).rpartition(b">")
+                moments += _read(readers[line.sent_by], line, whole + gt, at_ns)
             case Tls(event=TlsEstablished() as event):
                 if event.leg is Side.CLIENT:
                     tls = "direct" if event.direct else "starttls"
                 readers[event.leg].restart()
+                rests[event.leg] = b""
             case End():
                 moments.append(Moment(at_ns=at_ns, order=line.line, by=line.sent_by, what="end"))
             case Gap() | Lost():
@@ -92,8 +95,8 @@ def _reader(limits: StreamLimits) -> StreamReader:
     return StreamReader(limits=limits, names=names)
 
 
-def _read(reader: StreamReader, line: Xml, at_ns: int) -> Iterator[Moment]:
-    for piece in pieces(line.data):
+def _read(reader: StreamReader, line: Xml, data: bytes, at_ns: int) -> Iterator[Moment]:
+    for piece in pieces(data):
         if line.sent_by is Side.CLIENT and reader.at_boundary and reader.opens_stream(piece):
             reader.restart()
         for item in reader.feed(piece):
