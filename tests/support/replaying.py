@@ -262,7 +262,7 @@ async def _talk_in_a_room(place: Place) -> list[str]:
     async def until(who: Client, nick: str, kind: str | None = None) -> None:
         await who.expect(
             lambda stanza: (
-                stanza.tag.endswith("}presence")
+                stanza.tag == "{jabber:client}presence"
                 and stanza.get("from") == f"{room}/{nick}"
                 and stanza.get("type") == kind
             )
