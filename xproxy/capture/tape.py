@@ -109,6 +109,13 @@ class _Direction:
         self.waiting: deque[_Waiting] = deque()
         self.opaque = False  # nobody looks into it any more
 
+    def told_of(self, rest: Unit) -> Unit:
+        """Return as much of ``rest`` as the core has been told: the later parts of a chunk are still to come."""
+        size = sum(line.octets for line in self.waiting)
+        if size >= len(rest.octets):
+            return rest
+        return Unit(rest.kind, rest.octets[:size], tuple(token for token in rest.tokens if token.end <= size))
+
     def fill(self, octets: bytes) -> None:
         """Put redacted octets where they belong."""
         while octets:
@@ -265,7 +272,7 @@ class Tape:
             return
         direction.opaque = True
         if direction.lexer.waiting:
-            rest = direction.lexer.rest()
+            rest = direction.told_of(direction.lexer.rest())
             filled = self._redactor.redact(side, rest)
             direction.fill(filled if waiting is None else self._checked(side, rest, filled, waiting))
 
