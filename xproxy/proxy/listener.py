@@ -92,7 +92,14 @@ def take_over(
     found = []
     for sock in passed:
         here = endpoint_of(sock.getsockname())
-        found.append((known.get((here.ip, here.port), ListenAddress(here.ip, here.port)), sock))
+        found.append((known.pop((here.ip, here.port), ListenAddress(here.ip, here.port)), sock))
+    for address in known.values():
+        if address.kind is not ListenKind.PLAIN:
+            log.warning(
+                "%s was not passed by the service manager, and is not listened on: write it as the manager has it (%s)",
+                address,
+                ", ".join(str(endpoint_of(sock.getsockname())) for _, sock in found),
+            )
     return found
 
 
