@@ -115,6 +115,7 @@ def test_nothing_but_weights_of_zero() -> None:
     assert hosts(in_order([record("a", weight=0), record("b", weight=0)], lambda n: 0)) == ["a", "b"]
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 65_535)), max_size=20), st.randoms(use_true_random=False))
 def test_each_record_has_its_turn_once(pairs: list[tuple[int, int]], rng: random.Random) -> None:
     records = [record(str(number), priority, weight) for number, (priority, weight) in enumerate(pairs)]

@@ -143,7 +143,7 @@ POLICY_VIOLATION = (
     "<stream:error><policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
 )
 TO_OTHERS = [LegMode.CLEAR_TO_DIRECT, LegMode.CLEAR_TO_PLAIN]
-cut = pytest.mark.parametrize("chunks", CHUNKINGS, ids=str)
+cut = pytest.mark.parametrize("chunks", CHUNKINGS, ids=lambda chunks: chunks.__name__)
 
 
 def starttls_of(talk: Dialogue) -> StartTls | None:

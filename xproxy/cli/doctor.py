@@ -77,7 +77,7 @@ def doctor(
 ) -> int:
     """Look at a server: what will break behind xproxy, and the setting that mends it.
 
-    Some twenty connections are made, one after the other. Nothing is changed on the server, no password is tried unless
+    A dozen connections are made, one after the other. Nothing is changed on the server, no password is tried unless
     --login or --try-bans asks for it, and nothing is guessed: each finding says how it was seen.
     """
     host, port = _parse_server(server)

@@ -19,7 +19,7 @@ from xproxy.config.settings import Settings
 from xproxy.control.systemd import Notifier, take_passed_sockets
 from xproxy.errors import FileProblem
 
-GC_OBJECTS: Final = 20_000  # new ones, above those that have gone, until the collector looks: 20 sessions or 2 MiB
+GC_OBJECTS: Final = 10_000  # new ones, above those that have gone, until it looks: ten sessions that are set up
 
 _EPILOG = """\b
 Every option can also be given by environment: --log-level is XPROXY_LOG_LEVEL, -c is XPROXY_CONFIG; XPROXY_LISTEN

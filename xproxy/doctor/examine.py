@@ -23,7 +23,7 @@ from xproxy.peer.client import Mode
 from xproxy.peer.errors import PeerError
 from xproxy.tls.verify import Authorities
 
-SECONDS_MAX: Final = 90.0  # for all of it: some twenty connections of which each has STEP_SECONDS_MAX a step
+SECONDS_MAX: Final = 90.0  # for all of it: a dozen connections of which each has STEP_SECONDS_MAX a step
 STARTTLS_PORT: Final = 5222  # RFC 6120 section 14.7
 REDIRECT: Final = "see-other-host"
 DIRECT_TLS_PORT: Final = 5223  # not registered, and everywhere

@@ -268,6 +268,41 @@ class _Direction:
 class Session:
     """The core of one session. Not thread-safe; anything it raises is a bug."""
 
+    __slots__ = (
+        "_auth",
+        "_begun_at_ns",
+        "_binding",
+        "_cause",
+        "_client",
+        "_debug",
+        "_end_due_ns",
+        "_features",
+        "_first_closing",
+        "_handshake_at_ns",
+        "_initiator",
+        "_jid",
+        "_memory",
+        "_names",
+        "_own",
+        "_phase",
+        "_policy",
+        "_refused_at_ns",
+        "_secure",
+        "_server",
+        "_silent_since",
+        "_sm",
+        "_stream_error",
+        "_success_at_ns",
+        "_then",
+        "_traffic",
+        "_turn",
+        "_verified_name",
+        "domain",
+        "established",
+        "left_at_certificate",
+        "next_tick_ns",
+    )
+
     def __init__(
         self,
         *,
