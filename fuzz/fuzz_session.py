@@ -173,15 +173,9 @@ class Play:
         self.now = dialogue.BEGIN
         limits = StreamLimits(stanza_bytes_max=700, stanza_bytes_warn=300, depth_max=20) if "k" in flags else None
         lost = "close" if "c" in flags else "relay"
-        self.session = Session(
-            limits=limits or StreamLimits(),
-            policy=StreamPolicy(
-                debug_events="d" in flags, on_inspection_lost_client=lost, on_inspection_lost_server=lost
-            ),
-            mode=(mode := next((MODES[flag] for flag in flags if flag in MODES), LegMode.CLEAR)),
-            at_ns=self.now,
-            memory=memory,
-        )
+        policy = StreamPolicy(debug_events="d" in flags, on_inspection_lost_client=lost, on_inspection_lost_server=lost)
+        mode = next((MODES[flag] for flag in flags if flag in MODES), LegMode.CLEAR)
+        self.session = self.begin(limits or StreamLimits(), policy, mode, memory)
         self.is_ours = self.session.phase is Phase.OWN_PART
         self.names_differ = "v" in flags
         self.recorder = SessionRecorder(trace_id="a" * 32, observer=OBSERVER)
@@ -196,6 +190,10 @@ class Play:
         self.record(UpstreamConnected(host="h.example", server=ADDRESS, local=ADDRESS, seconds=0.1))
         if mode is LegMode.DIRECT_TO_CLEAR:
             self.take(self.session.open_server_stream("example.org", self.now))
+
+    def begin(self, limits: StreamLimits, policy: StreamPolicy, mode: LegMode, memory: Memory) -> Session:
+        """Make the core."""
+        return Session(limits=limits, policy=policy, mode=mode, at_ns=self.now, memory=memory)
 
     def step(self, line: bytes) -> None:
         """Do what ``line`` says."""

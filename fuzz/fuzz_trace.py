@@ -27,10 +27,12 @@ with harness.instrumented():
     from xproxy.capture.tape import Tape, TapedCore, TapedRecorder
     from xproxy.capture.trace import Meta, SessionLine, TraceProblem, Xml, meta_line, read_trace, session_line
     from xproxy.capture.transcript import transcript
+    from xproxy.config.stream import StreamLimits, StreamPolicy
     from xproxy.events import Event, Side
     from xproxy.record.recorder import Record, SessionRecorder
     from xproxy.replay.golden import comparable
     from xproxy.replay.offline import replay
+    from xproxy.xmpp.actions import LegMode
     from xproxy.xmpp.memory import Memory
     from xproxy.xmpp.session import Session
 
@@ -103,6 +105,9 @@ class Lines:
     def recorded(self, record: Record) -> None:
         """Nothing."""
 
+    def cut_off(self, why: str) -> None:
+        """Nothing."""
+
 
 class Taped(TapedCore):
     """Shows the core behind it to the judge."""
@@ -126,19 +131,13 @@ class TapedPlay(fuzz_session.Play):
         )
         self.taped: TapedRecorder | None = None
         super().__init__(flags, memory)
-        core = self.session
-        assert isinstance(core, Session)
+
+    def begin(self, limits: StreamLimits, policy: StreamPolicy, mode: LegMode, memory: Memory) -> Session:
+        """Make the core, on tape."""
         witnessed = WitnessedMemory(memory)
-        core._memory = core._traffic._memory = core._auth._memory = witnessed
-        limits = core._client.reader._limits
-        self.tape.begin(
-            mode=fuzz_session.LegMode.DIRECT_TLS if "D" in flags else fuzz_session.LegMode.CLEAR,
-            at_ns=self.now,
-            limits=limits,
-            policy=core._policy,
-            memory=witnessed,
-        )
-        self.session = Taped(core, self.tape)
+        core = super().begin(limits, policy, mode, witnessed)
+        self.tape.begin(mode=mode, at_ns=self.now, limits=limits, policy=policy, memory=witnessed)
+        return Taped(core, self.tape)
 
     def record(self, event: Event) -> None:
         """Record it, as live."""

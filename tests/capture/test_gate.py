@@ -136,6 +136,19 @@ def test_no_room_ends_the_capture_and_not_the_session(tmp_path: Path) -> None:
     assert not found.is_whole
 
 
+def test_an_element_that_is_never_complete_does_not_fill_the_memory(tmp_path: Path) -> None:
+    session = TapedSession(waiting_bytes_max=50_000).log_in()
+    session.say(C, "<message><body>never")
+    for number in range(2_000):
+        session.say(S, f"<message id='{number}'><body>hello, how are you all there?</body></message>")
+    assert session.disk.cut == ["capture.waiting_bytes_max"]
+    assert not session.tape._lines
+    assert session.forwarded[S].count(b"<message") == 2_000
+    found = written(session.finish(), tmp_path)
+    assert found is not None
+    assert isinstance(found.lines[-1], Lost)
+
+
 def test_a_bug_ends_the_capture_and_not_the_session(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -82,6 +82,7 @@ class TapedSession:
         disk: Disk | None = None,
         ring_bytes: int = 1 << 20,
         session_bytes_max: int = 1 << 26,
+        waiting_bytes_max: int = 1 << 22,
         memory: Memory | None = None,
         client: Endpoint = CLIENT,
         policy: StreamPolicy | None = None,
@@ -97,7 +98,8 @@ class TapedSession:
             session_bytes_max=session_bytes_max,
         )
         redactor = Redactor(bodies=bodies, alias=Alias(b"key"))
-        self.tape = Tape(trace_id=TRACE_ID, redactor=redactor, sink=self.gate, wall_ns=lambda: BEGIN_NS)
+        self.tape = Tape(trace_id=TRACE_ID, redactor=redactor, sink=self.gate, wall_ns=lambda: BEGIN_NS,
+                         waiting_bytes_max=waiting_bytes_max)  # fmt: skip
         self.recorder = TapedRecorder(SessionRecorder(trace_id=TRACE_ID, observer=OBSERVER), self.tape)
         self.records: list[Record] = []
         self.forwarded = dict.fromkeys(Side, b"")

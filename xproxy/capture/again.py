@@ -121,6 +121,9 @@ class _Sink:
     def recorded(self, record: Record) -> None:
         """Nothing."""
 
+    def cut_off(self, why: str) -> None:
+        """Nothing."""
+
     def take(self) -> list[SessionLine]:
         """Return what came."""
         lines, self.lines = self.lines, []

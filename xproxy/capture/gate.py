@@ -52,7 +52,7 @@ class Gate:
     def __init__(self, *, wanted: Wanted, trace_id: str, meta: Callable[[], Meta], ledger: Ledger, ring_bytes: int,
                  session_bytes_max: int) -> None:  # fmt: skip
         self._wanted = wanted
-        self._trace_id = trace_id
+        self.trace_id = trace_id
         self._meta = meta
         self._ledger = ledger
         self._ring_bytes = ring_bytes
@@ -117,6 +117,10 @@ class Gate:
         if isinstance(line, Closed | Lost):
             self.close()
 
+    def cut_off(self, why: str) -> None:
+        """A limit ended the capture of this session."""
+        self._ledger.cut_off(why)
+
     def close(self) -> None:
         """Nothing more is wanted; what is kept goes."""
         if not self._closed:
@@ -130,7 +134,7 @@ class Gate:
         """Capturing ends before the session does."""
         if self._begun and not self._closed:
             lost = Lost(session=1, n=self._written_n + 1, t_ns=t_ns, line=0, why=why)
-            self._ledger.write(self._trace_id, session_line(lost))
+            self._ledger.write(self.trace_id, session_line(lost))
         self.close()
 
     def _keep(self, line: SessionLine, data: bytes) -> None:
@@ -167,7 +171,7 @@ class Gate:
             self._ledger.cut_off("capture.session_bytes_max")
             self.cut("session-limit")
             return
-        if not self._ledger.write(self._trace_id, data):
+        if not self._ledger.write(self.trace_id, data):
             if not self._closed:  # the whole capture may have ended by that very write
                 self._ledger.cut_off("capture.queue_bytes_max")
                 self.close()

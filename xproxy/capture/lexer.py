@@ -97,7 +97,8 @@ class Lexer:
 
     def rest(self) -> Unit:
         """Return what is not complete, with the tokens that are, and begin anew: a header, or of no kind."""
-        kind = UnitKind.BETWEEN if self._depth else UnitKind.HEADER
+        declares = self._depth == 1 and self._buffer.startswith(b"<?xml")
+        kind = UnitKind.HEADER if declares or self._depth == 0 else UnitKind.BETWEEN
         unit = Unit(kind, bytes(self._buffer), tuple(self._tokens))
         self.reset()
         return unit

@@ -9,8 +9,9 @@ alone is shape, not content, and stays.
 import re
 from typing import Final
 
-_PLAIN: Final = re.compile(rb"[\t\x20-\x25\x27-\x3d\x3f-\x5c\x5e-\x7f]*")  # no "&", ">", "]", no line end
+_PLAIN: Final = re.compile(rb"[\t\x20-\x25\x27-\x3b\x3d\x3f-\x5c\x5e-\x7f]*")  # no "&", "<", ">", "]", no line end
 _WHITE: Final = re.compile(rb"[ \t\r\n]*")
+_VERBATIM: Final = re.compile(rb"[&<\]]")  # what is markup elsewhere
 # XML 1.0 section 2.2 Char, as UTF-8 (RFC 3629 section 4), beyond ASCII.
 _LONG: Final = (
     rb"[\xc2-\xdf][\x80-\xbf]"
@@ -20,11 +21,11 @@ _LONG: Final = (
 )
 _PIECE: Final = re.compile(
     rb"(?P<reference>&(?:#[0-9]+|#x[0-9A-Fa-f]+|[^\s&;<#'\"]+);)"
-    rb"|(?P<end>\]?\]?>)"
+    rb"|(?P<end>\]?\]?>|<)"
     rb"|(?P<line>[\r\n]+)"
-    rb"|(?P<good>(?:[\t\x20-\x25\x27-\x3d\x3f-\x7f]|"
+    rb"|(?P<good>(?:[\t\x20-\x25\x27-\x3b\x3d\x3f-\x7f]|"
     + _LONG
-    + rb")(?:(?!\]?\]?>)(?:[\t\x20-\x25\x27-\x3d\x3f-\x7f]|"
+    + rb")(?:(?!\]?\]?>)(?:[\t\x20-\x25\x27-\x3b\x3d\x3f-\x7f]|"
     + _LONG
     + rb"))*)"
     rb"|(?P<bad>.)",
@@ -52,11 +53,11 @@ def hide_verbatim(raw: bytes) -> bytes:
 
 
 def _is_good(part: bytes) -> bool:
-    return _PLAIN.fullmatch(part.replace(b"&", b"x").replace(b"]", b"x")) is not None
+    return _PLAIN.fullmatch(_VERBATIM.sub(b"x", part)) is not None
 
 
 def _hide_odd(part: bytes) -> bytes:
-    return _PIECE.sub(_hide_piece, part.replace(b"&", b"x").replace(b"]", b"x"))
+    return _PIECE.sub(_hide_piece, _VERBATIM.sub(b"x", part))
 
 
 def _hide_piece(match: re.Match[bytes]) -> bytes:

@@ -51,6 +51,7 @@ _WORD: Final = re.compile(rb"[^ \t\r\n]+")
 _BY_MARKUP: Final = re.compile(rb"""([<>/=:!?'"\s\-\[\]&;])""")
 _MARKUP: Final = frozenset(bytes([octet]) for octet in b"<>/=:!?'\" \t\r\n\v\f-[]&;")
 _BEGINS: Final = (b"<!--", b"<![CDATA[", b"<?")
+_DECLARATION_BEGINS: Final = (b"<?xml ", b"<?xml\t", b"<?xml\r", b"<?xml\n")
 _STARTS: Final = frozenset({auth.AUTH, sasl2.AUTHENTICATE})
 _ENDS: Final = frozenset({auth.SUCCESS, auth.FAILURE, sasl2.SUCCESS, sasl2.FAILURE})
 _DEPTH_MAX: Final = 256  # libxml2 stops there; what is deeper is not looked at
@@ -227,7 +228,7 @@ class _Walk:
             return
         if any(begin.startswith(octets) for begin in _BEGINS):
             return
-        for begin in _BEGINS:
+        for begin in (*_DECLARATION_BEGINS, *_BEGINS):
             if octets.startswith(begin):
                 self._put(start + len(begin), end, hide_verbatim)
                 return

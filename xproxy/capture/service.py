@@ -226,7 +226,13 @@ class CaptureService:
         )
         run.gates.add(gate)
         redactor = Redactor(bodies=run.settings.bodies, alias=self._alias)
-        tape = Tape(trace_id=trace_id, redactor=redactor, sink=gate, wall_ns=self._wall_ns)
+        tape = Tape(
+            trace_id=trace_id,
+            redactor=redactor,
+            sink=gate,
+            wall_ns=self._wall_ns,
+            waiting_bytes_max=run.settings.waiting_bytes_max,
+        )
 
         def new_taped(mode: LegMode, at_ns: int, names: NameTally) -> SessionCore:
             if tape.is_off:
@@ -261,9 +267,12 @@ class CaptureService:
         if token is None:
             return
         try:
-            token.run_sync_soon(lambda: self.stop("disk", problem=problem.message) and None)
+            token.run_sync_soon(self._stop_for_the_disk, problem)
         except trio.RunFinishedError:
             log.error("%s", problem)
+
+    def _stop_for_the_disk(self, problem: FileProblem) -> None:
+        self.stop("disk", problem=problem.message)
 
     # What all sessions share ----------------------------------------------------------------------------------------
 
@@ -276,11 +285,12 @@ class CaptureService:
                 self.stop("size-limit")
             return False
         name = run.names.get(trace_id)
+        is_new = name is None
         if name is None:
             stamp = datetime.fromtimestamp(self._wall_ns() / 1e9, UTC)
             name = run.names[trace_id] = f"{stamp:%Y%m%dT%H%M%SZ}-{trace_id}{SUFFIX}"
             run.sessions += 1
-        if not run.store.append(name, data):
+        if not run.store.append(name, data, is_new=is_new):
             return False
         run.bytes += len(data)
         return True
@@ -291,6 +301,7 @@ class CaptureService:
         values = {
             "capture.session_bytes_max": run.settings.session_bytes_max,
             "capture.queue_bytes_max": run.settings.queue_bytes_max,
+            "capture.waiting_bytes_max": run.settings.waiting_bytes_max,
         }
         self._note(LimitReached(limit=why, value=values[why], closes=False))
 
@@ -318,3 +329,4 @@ class _Ledger:
     def ended(self, gate: Gate) -> None:
         """Forget it."""
         self._run.gates.discard(gate)
+        self._run.names.pop(gate.trace_id, None)

@@ -29,7 +29,7 @@ class CaptureStore:
         self._closing = False
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="xproxy-capture", daemon=True)
-        self._made: set[str] = set()
+        self._new: set[str] = set()  # of those that wait: files to be made
 
     @classmethod
     def open(
@@ -54,12 +54,14 @@ class CaptureStore:
         store._thread.start()
         return store
 
-    def append(self, name: str, data: bytes) -> bool:
-        """Have ``data`` appended to the file ``name``; False: too much waits, or the disk has failed."""
+    def append(self, name: str, data: bytes, *, is_new: bool) -> bool:
+        """Have ``data`` appended to the file ``name``, made if ``is_new``; False: no room, or the disk has failed."""
         with self._lock:
             if self._failed or self._closing or self._waiting_bytes + len(data) > self._queue_bytes_max:
                 return False
             self._waiting.setdefault(name, []).append(data)
+            if is_new:
+                self._new.add(name)
             self._waiting_bytes += len(data)
             self._lock.notify()
             return True
@@ -83,34 +85,28 @@ class CaptureStore:
                 if not self._waiting:
                     return
                 batch, self._waiting = self._waiting, {}
+                new, self._new = self._new, set()
             for name, parts in batch.items():
                 data = b"".join(parts)
                 try:
-                    self._write(name, data)
+                    self._write(name, data, is_new=name in new)
                 except OSError as error:
                     self._fail(FileProblem.from_os_error(error, doing="write the capture", path=self._directory / name))
                     return
                 with self._lock:
                     self._waiting_bytes -= len(data)
 
-    def _write(self, name: str, data: bytes) -> None:
+    def _write(self, name: str, data: bytes, *, is_new: bool) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        if name not in self._made:
+        if is_new:
             flags |= os.O_CREAT | os.O_EXCL
         descriptor = os.open(self._directory / name, flags, 0o600)
-        self._made.add(name)
         try:
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
         finally:
             os.close(descriptor)
-
-    def forget(self, name: str) -> None:
-        """No more will be appended to ``name``."""
-        with self._lock:
-            if name not in self._waiting:
-                self._made.discard(name)
 
     def _fail(self, problem: FileProblem) -> None:
         with self._lock:

@@ -56,6 +56,7 @@ from xproxy.xmpp.session import Session
 log = logging.getLogger(__name__)
 
 _HEAD: Final[dict[str, Any]] = {"session": 1, "n": 0, "t_ns": 0, "line": 0}  # filled in when the line is written
+_NO_LIMIT: Final = 1 << 62
 _NO_CHARACTER: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\xff]")
 
 
@@ -67,6 +68,9 @@ class LineSink(Protocol):
 
     def recorded(self, record: Record) -> None:
         """A record of the session was made."""
+
+    def cut_off(self, why: str) -> None:
+        """A limit ended the capture of this session."""
 
     @property
     def is_closed(self) -> bool:
@@ -121,8 +125,19 @@ class _Direction:
 class Tape:
     """The lines of one session. Belongs to the session's task."""
 
-    def __init__(self, *, trace_id: str, redactor: Redactor, sink: LineSink, wall_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        trace_id: str,
+        redactor: Redactor,
+        sink: LineSink,
+        wall_ns: Callable[[], int],
+        waiting_bytes_max: int = _NO_LIMIT,
+    ) -> None:
+        """``waiting_bytes_max``: octets that may wait for an element to be complete."""
         self._trace_id = trace_id
+        self._waiting_bytes_max = waiting_bytes_max
+        self._waiting_bytes = 0
         self._redactor = redactor
         self._sink = sink
         self._at_ns = wall_ns()
@@ -206,6 +221,7 @@ class Tape:
         at = {**_HEAD, "t_ns": self.line_at(at_ns)}
         waiting = _Waiting(Xml(**at, sent_by=side, phase=phase, data=b""), len(data), bytearray())
         events = self.input(waiting, actions, at_ns, goes_on=goes_on)
+        self._waiting_bytes += len(data)
         waiting.names = _names_spent(events, side)
         direction.waiting.append(waiting)
         if direction.opaque:
@@ -216,6 +232,12 @@ class Tape:
         for unit in units:
             direction.fill(self._redacted(side, unit, told, waiting, refused=refused))
         over = any(isinstance(action, CloseAction) for action in actions)
+        if self._waiting_bytes > self._waiting_bytes_max:
+            self._flush()  # this chunk may have completed it
+            if self._waiting_bytes > self._waiting_bytes_max:
+                self._sink.cut_off("capture.waiting_bytes_max")
+                self.lost("element-not-complete")
+                return
         for other in Side:
             if over or any(_is_loss(event, other) for event in events):
                 self._go_opaque(other, waiting if other is side else None)
@@ -321,7 +343,10 @@ class Tape:
         lines = self._lines
         while lines and not lines[0].octets:
             self._n += 1
-            self._sink.line(lines.popleft().finished(self._n))
+            line = lines.popleft().finished(self._n)
+            if isinstance(line, Xml):
+                self._waiting_bytes -= len(line.data)
+            self._sink.line(line)
 
     def lost(self, why: str) -> None:
         """Capturing ends here: what is not redacted is not written."""

@@ -46,6 +46,12 @@ class CaptureSettings:
     memory_bytes_max: int = setting(
         268_435_456, "bytes", "of all rings together; above it the ring of the session that grows is emptied"
     )
+    waiting_bytes_max: int = setting(
+        4_194_304,
+        "bytes",
+        "of a session that wait for an element to be complete: only then it can be redacted. Four of the largest; "
+        "a peer that never completes one has its capture cut off",
+    )
     queue_bytes_max: int = setting(
         16_777_216, "bytes", "waiting for the disk; a session for which there is no room is cut off, and counted"
     )
