@@ -61,7 +61,6 @@ needs dnsmasq-base dnsmasq
 needs golang-go go
 needs tshark tshark
 needs tcpdump tcpdump
-needs dnsmasq-base dnsmasq
 needs jq jq
 [ -e /usr/lib/prosody/modules/mod_c2s_conn_throttle ] || missing="$missing prosody-modules"
 needs gnutls-bin certtool

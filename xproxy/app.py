@@ -384,6 +384,7 @@ class _App:
         said = ""
         while True:
             await trio.sleep(min(STATUS_SECONDS, watchdog / 2 if watchdog is not None else STATUS_SECONDS))
+            self._notifier.flush()
             if watchdog is not None:
                 self._notifier.alive()
             if (words := self._words()) != said:

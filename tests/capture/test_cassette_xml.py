@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.canary import Canary
+from tests.support.replaying import ALL_PASSWORDS, ROOM_PASSWORD
 from xproxy.capture.cassette import VERSION, Cassette, What
 from xproxy.capture.cassette_xml import CassetteInvalid, parse_cassette, read_cassette, render_cassette
 from xproxy.capture.migrate import STEPS
@@ -44,6 +46,17 @@ def test_reading_and_writing_gives_the_same_bytes(path: Path) -> None:
     assert render_cassette(parse_cassette(written)) == written
     if path.name != "v1.xmpp.xml":
         assert written == path.read_bytes()
+
+
+def test_no_cassette_holds_a_secret_of_its_recording() -> None:
+    canary = Canary()
+    for user, password in ALL_PASSWORDS.items():
+        canary.register(f"password of {user}", password)
+    for place in (ROOM_PASSWORD, "room-pw-x"):
+        canary.register("password of a room", place)
+    paths = sorted(VECTORS.rglob("*.xmpp.xml"))
+    assert len(paths) > 20
+    assert canary.search(paths) == []
 
 
 # Versions.

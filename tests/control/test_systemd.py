@@ -136,12 +136,27 @@ def test_an_address_of_another_kind_is_said(caplog: pytest.LogCaptureFixture) ->
     assert "NOTIFY_SOCKET is neither a path nor an abstract socket" in caplog.text
 
 
-def test_a_manager_that_does_not_read_stops_nobody(tmp_path: Path) -> None:
+def test_a_manager_that_does_not_read_stops_nobody_and_hears_it_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its queue has room for a few datagrams (net.unix.max_dgram_qlen): what does not fit must not be lost."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(5)
         notifier = Notifier(str(tmp_path / "notify"))
         for _ in range(2_000):
             notifier.alive()
+        notifier.ready("running")
+        notifier.stopping("draining", 1)
+        heard = [sock.recv(4_096)]
+        while not heard[-1].startswith(b"STOPPING=1"):
+            notifier.flush()
+            heard.append(sock.recv(4_096))
+        assert [each for each in heard if not each.startswith(b"WATCHDOG=1")] == [
+            b"READY=1\nSTATUS=running",
+            b"STOPPING=1\nSTATUS=draining\nEXTEND_TIMEOUT_USEC=1000000",
+        ]
+    assert caplog.text == ""
 
 
 def test_problems_are_of_the_environment() -> None:

@@ -5,9 +5,11 @@ import time
 from collections import deque
 from collections.abc import Iterator
 
+import attrs
 import pytest
 
 from tests.support.proxying import EventRecorder, StubCore
+from xproxy import system
 from xproxy.events import Side
 from xproxy.proxy.flow import Flow, Leg
 from xproxy.proxy.snapshot import SessionSnapshot, snapshot_of
@@ -72,7 +74,21 @@ def test_a_bug_in_one_session_hides_no_other(
     assert "s3cret" not in caplog.text
 
 
-@pytest.mark.skipif(not hasattr(socket, "TCP_INFO"), reason="this system does not say")
+def test_where_the_kernel_does_not_count_the_last_element_does(
+    connection: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, server = connection
+    core = StubCore(LegMode.CLEAR, 0)
+    flow = Flow(core=core, recorder=EventRecorder(), client=Leg(Side.CLIENT, client), server=Leg(Side.SERVER, server))
+    monkeypatch.setattr("xproxy.proxy.snapshot.seconds_since_data", lambda sock: None)
+    assert snapshot(core, flow, client).idle_seconds is None
+    closed = core.closed(1)
+    spoken = attrs.evolve(closed, from_server=attrs.evolve(closed.from_server, last_element_age_ms=1_500))
+    monkeypatch.setattr(core, "closed", lambda at_ns: spoken)
+    assert snapshot(core, flow, client).idle_seconds == 1.5
+
+
+@pytest.mark.skipif(not system.offers(socket, "TCP_INFO"), reason="this system does not say")
 def test_silence_is_counted_by_the_kernel(connection: tuple[socket.socket, socket.socket]) -> None:
     client, server = connection
     client.send(b"x")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import attrs
+import trio
 
 from tests.support.accounts import DOMAIN, PASSWORDS
 from tests.support.canary import Canary
@@ -23,6 +24,7 @@ from tests.support.slix import SlixDriver
 from tests.support.xmppjs import XmppJs
 from xproxy.capture.cassette import Cassette
 from xproxy.capture.cassette_xml import read_cassette
+from xproxy.peer.client import Client, trusting
 
 VECTORS: Final = Path(__file__).parent.parent / "vectors" / "cassettes"
 ALL_PASSWORDS: Final = PASSWORDS | {"newbie": "canary-password-of-newbie"}  # registers itself
@@ -238,6 +240,61 @@ def _js(place: Place) -> XmppJs:
     return XmppJs(port=place.port, mode="starttls", ca_file=place.ca_file, domain=DOMAIN)
 
 
+def muc_talk(place: Place) -> Any:
+    """Two clients of ours talk in a room and leave it."""
+    return trio.run(_talk_in_a_room, place)
+
+
+async def _talk_in_a_room(place: Place) -> list[str]:
+    trust = trusting(place.ca_file)
+
+    def client() -> Client:
+        return Client(host="127.0.0.1", port=place.port, domain=DOMAIN, tls=trust)
+
+    room = f"talk@rooms.{DOMAIN}"
+    join = "<presence to='{}/{}'><x xmlns='http://jabber.org/protocol/muc'/></presence>"
+    heard: list[str] = []
+
+    async def hear(who: Client, body: str) -> None:
+        message = await who.expect(lambda stanza: stanza.findtext("{jabber:client}body") == body)
+        heard.append(message.get("from", "").rpartition("/")[2])
+
+    async def until(who: Client, nick: str, kind: str | None = None) -> None:
+        await who.expect(
+            lambda stanza: (
+                stanza.tag == "{jabber:client}presence"
+                and stanza.get("from") == f"{room}/{nick}"
+                and stanza.get("type") == kind
+            )
+        )
+
+    async with client() as alice, client() as bob:
+        await alice.enter("alice", place.secret("alice"), "desk", mechanism="SCRAM-SHA-1")
+        await bob.enter("bob", place.secret("bob"), "desk", mechanism="SCRAM-SHA-1")
+        await alice.send(join.format(room, "a"))
+        await until(alice, "a")
+        await alice.request(
+            "<query xmlns='http://jabber.org/protocol/muc#owner'><x xmlns='jabber:x:data' type='submit'/></query>",
+            to=room,
+            type_="set",
+        )
+        await bob.send(join.format(room, "b"))
+        await until(bob, "b")
+        await until(alice, "b")
+        for who, body in ((alice, place.bodies[0]), (bob, place.bodies[1])):
+            await who.send_message(room, body, type_="groupchat")
+            for other in (alice, bob):
+                await hear(other, body)
+        await bob.send(f"<presence type='unavailable' to='{room}/b'/>")
+        await until(bob, "b", "unavailable")
+        await until(alice, "b", "unavailable")
+        await alice.send(f"<presence type='unavailable' to='{room}/a'/>")
+        await until(alice, "a", "unavailable")
+        await alice.close()
+        await bob.close()
+    return heard
+
+
 SCENARIOS: Final[Mapping[str, Play]] = {
     "slix-login": slix("login", "alice"),
     "slix-disco": slix("disco", "alice"),
@@ -245,6 +302,7 @@ SCENARIOS: Final[Mapping[str, Play]] = {
     "slix-resume": slix("resume", "alice", "bob"),
     "slix-muc": slix("muc", "alice", "bob"),
     "slix-register": slix("register", "newbie", "newbie"),
+    "muc-talk": muc_talk,
     "profanity": profanity,
     "go": go,
     "go-raw": go_raw,

@@ -73,7 +73,7 @@ def make_cassette(paths: Sequence[Path], *, by: str) -> Made:
 
     Raises:
         FileProblem, TraceProblem: a capture cannot be read.
-        UsageProblem: there is nothing in them.
+        UsageProblem: there is nothing in them, or what cannot be replayed.
     """
     stories = [story for path in paths for story in read_stories(path)]
     stories.sort(key=lambda story: (story.conn.at_ns, str(story.file), story.conn.line))
@@ -170,8 +170,9 @@ class _Telling:
         elif node.namespace in ns.SM:
             self._sm(moment, node)
         elif node.namespace == ns.SASL2:
-            notes.append(
-                f"{self._story.file}: SASL2 (XEP-0388) cannot be replayed yet; record with a client that does without"
+            raise UsageProblem(
+                f"{self._story.file} has a login by SASL2 (XEP-0388), which cannot be replayed yet",
+                "record with a client, or a server, that does without",
             )
         elif node.namespace not in (ns.TLS, ns.CSI):
             notes.append(f"{self._story.file}: <{node.local} xmlns='{node.namespace}'> is no stanza and was left out")

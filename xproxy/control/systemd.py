@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import time
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Final, Self
 
@@ -19,6 +20,7 @@ from xproxy.errors import EnvironmentProblem
 log = logging.getLogger(__name__)
 
 FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
+UNSENT_MAX: Final = 16  # words that the manager has not taken; of more, the oldest are out of date
 DESCRIPTORS_MAX: Final = 1_024  # more is no list of listeners
 
 
@@ -83,6 +85,7 @@ class Notifier:
         self._address = address
         self.watchdog_seconds = watchdog_seconds if address is not None else None
         """How often ``alive`` must be said at least; None: nobody waits for it."""
+        self._unsent: deque[bytes] = deque(maxlen=UNSENT_MAX)  # in order; the manager's queue was full
         self._has_failed = False
 
     @classmethod
@@ -115,17 +118,30 @@ class Notifier:
 
     def alive(self) -> None:
         """The loop turns: WatchdogSec= counts anew."""
-        self._send("WATCHDOG=1")
+        if self._unsent:  # it has not taken the last word yet
+            self.flush()
+        else:
+            self._send("WATCHDOG=1")
+
+    def flush(self) -> None:
+        """Try again to say what the manager had no room for."""
+        while self._unsent and self._address is not None:
+            address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+            try:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+                    sock.setblocking(False)  # a manager that does not read must not stop the relay
+                    sock.sendto(self._unsent[0], address)
+            except BlockingIOError:
+                return
+            except (OSError, ValueError) as error:
+                self._unsent.clear()
+                if not self._has_failed:
+                    self._has_failed = True
+                    log.warning("the service manager cannot be told at %s: %s", self._address, error)
+                return
+            self._unsent.popleft()
 
     def _send(self, *assignments: str) -> None:
-        if self._address is None:
-            return
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-                sock.setblocking(False)  # a manager that does not read must not stop the relay
-                sock.sendto("\n".join(assignments).encode(), address)
-        except (OSError, ValueError) as error:
-            if not self._has_failed:
-                self._has_failed = True
-                log.warning("the service manager cannot be told at %s: %s", self._address, error)
+        if self._address is not None:
+            self._unsent.append("\n".join(assignments).encode())
+            self.flush()

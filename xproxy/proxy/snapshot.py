@@ -73,6 +73,9 @@ def snapshot_of(
         except Exception as error:  # a bug of ours in one session must not hide all others
             log.error("a session cannot say how it stands: %s", frames_of(error))
     silences = [leg.silent_seconds for leg in (client, server) if leg is not None and leg.silent_seconds is not None]
+    if not silences and closed is not None:  # the system does not say: since the last element, keepalives not counted
+        ages = (closed.from_client.last_element_age_ms, closed.from_server.last_element_age_ms)
+        silences = [age / 1_000 for age in ages if age is not None]
     return SessionSnapshot(
         known=known,
         way=way,

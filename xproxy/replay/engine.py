@@ -27,6 +27,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+Excuse = tuple[FailureKind, str]
+
+
 class Voice(Protocol):
     """How the engine makes an event of ours happen."""
 
@@ -119,8 +122,17 @@ class Engine:
         if event.t_ms is not None:
             self._last_t_ms, self._last_at = event.t_ms, trio.current_time()
 
-    async def play(self, voice: Voice, *, still_busy: Callable[[], bool]) -> None:
-        """Return when the script was played out, or nothing came for too long. Says which, in the playback."""
+    async def play(
+        self,
+        voice: Voice,
+        *,
+        still_busy: Callable[[], bool],
+        excuse: Callable[[str], Excuse | None] = lambda name: None,
+    ) -> None:
+        """Return when the script was played out, or nothing came for too long. Says which, in the playback.
+
+        ``excuse``: what is known of a session that did not come to its stanzas.
+        """
         deadline = trio.current_time() + self.settings.total_seconds
         while not self.playback.is_over:
             self._changed = trio.Event()
@@ -134,10 +146,11 @@ class Engine:
             with trio.move_on_at(until) as scope:
                 await self._changed.wait()
             if scope.cancelled_caught:
-                self._give_up("nothing came" if until < deadline else "the time for the whole replay is over", patience)
+                why = "nothing came" if until < deadline else "the time for the whole replay is over"
+                self._give_up(why, patience, excuse)
                 return
 
-    def _give_up(self, why: str, seconds: float) -> None:
+    def _give_up(self, why: str, seconds: float, excuse: Callable[[str], Excuse | None]) -> None:
         playback = self.playback
         if not self.somebody_came:
             session = self.cassette.sessions[0].name
@@ -147,7 +160,9 @@ class Engine:
                 playback.skip_rest(each.name)
             return
         for each in self.cassette.sessions:
-            if playback.missing(each.name):
+            if (known := excuse(each.name)) is not None:
+                playback.note(known[0], each.name, known[1])
+            elif playback.missing(each.name):
                 playback.note_missing(each.name, f"{why} for {seconds:g} s" if "nothing" in why else why)
             else:
                 stuck = [event for event in playback.pending(each.name) if not playback.is_ours(event)]

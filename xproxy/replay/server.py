@@ -21,7 +21,7 @@ from lxml import etree
 from xproxy.capture.cassette import Cassette, Event, Session, What
 from xproxy.capture.node import Node, NotXmpp, from_element, render
 from xproxy.config.address import HostPort
-from xproxy.errors import AddressProblem
+from xproxy.errors import AddressProblem, UsageProblem
 from xproxy.events import Side
 from xproxy.jid import Jid
 from xproxy.peer import auth, words
@@ -274,9 +274,12 @@ class ReplayServer(Server):
         self.engine.wake(name)
 
     def _fail_refused(self) -> None:
-        """Without a client that tries again, a login that failed is the end of its session."""
-        for name in list(self._refused):
-            if not self._open:
+        """Without a client that tries again, a login that failed is the end of its session.
+
+        What failed before that may have been anybody: something that looked whether the port is open.
+        """
+        for name, reason in list(self._refused.items()):
+            if not self._open and reason.startswith(_LOGIN):
                 self._close_case(name, "")
 
     def _part(self, name: str) -> None:
@@ -286,12 +289,17 @@ class ReplayServer(Server):
 
     def _close_case(self, name: str, why: str) -> None:
         playback = self.engine.playback
-        if (reason := self._refused.pop(name, None)) is not None:
-            playback.note(_KINDS[reason.partition(":")[0]], name, reason)
+        if (excuse := self.excuse(name)) is not None:
+            playback.note(excuse[0], name, excuse[1])
         elif playback.missing(name):
             playback.note_missing(name, why)
         playback.skip_rest(name)
         self.engine.wake(name)
+
+    def excuse(self, name: str) -> tuple[FailureKind, str] | None:
+        """Return why a session never came to its stanzas, where that is known."""
+        reason = self._refused.pop(name, None)
+        return None if reason is None else (_KINDS[reason.partition(":")[0]], reason)
 
     def is_busy(self) -> bool:
         """Whether somebody is connected, or was and may come back."""
@@ -383,11 +391,18 @@ async def serve_cassette(
 
     Raises:
         AddressProblem: cannot listen there.
+        UsageProblem: its sessions are at several domains.
     """
     settings = settings or ReplaySettings()
     engine = Engine(cassette=cassette, ours=Side.SERVER, settings=settings, passwords=dict(passwords))
     users = {account.user: passwords[account.name] for account in cassette.accounts if account.name in passwords}
-    server = ReplayServer(domain=cassette.sessions[0].domain, passwords=users, tls=tls, engine=engine)
+    if len(domains := {session.domain for session in cassette.sessions}) > 1:
+        raise UsageProblem(
+            f"{cassette.file} has sessions at {', '.join(sorted(domains))}, and a fake server is one of them",
+            "make a cassette for each domain",
+        )
+    clear = any(session.tls == "none" for session in cassette.sessions)
+    server = ReplayServer(domain=domains.pop(), passwords=users, tls=tls, tls_required=not clear, engine=engine)
     async with one_error(), trio.open_nursery() as nursery:
         try:
             address: HostPort = await nursery.start(functools.partial(server.serve, host=host, port=port))
@@ -400,7 +415,7 @@ async def serve_cassette(
             assert isinstance(first, OSError)
             raise _cannot_listen(first, host, port) from first
         task_status.started(Listening(address=address, server=server))
-        await engine.play(_Voice(server), still_busy=server.is_busy)
+        await engine.play(_Voice(server), still_busy=server.is_busy, excuse=server.excuse)
         await server.see_off()
         nursery.cancel_scope.cancel()
     report = engine.report(NAME, accept=accept)
