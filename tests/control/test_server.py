@@ -262,6 +262,16 @@ async def test_what_is_pipelined_is_not_carried_out(tmp_path: Path) -> None:
         assert len(rig.noted) == 1
 
 
+async def test_what_is_not_read_of_a_request_costs_nobody_the_answer(tmp_path: Path) -> None:
+    """Closed with octets unread, a socket is reset (unix(7)), and its peer reads an error in place of the end."""
+    async with serving(tmp_path) as rig, await rig.connect() as stream:
+        with trio.fail_after(5):
+            await stream.send_all(b"no request\r\n\r\n" + bytes(50_000))
+            answer = b"".join([chunk async for chunk in stream])
+            await stream.send_all(bytes(50_000))
+        assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 async def test_a_slow_request_is_given_up(tmp_path: Path) -> None:
     async with serving(tmp_path, request_seconds_max=0.05) as rig, await rig.connect() as stream:
         await stream.send_all(b"GET /v1/echo HTTP/1.1\r\n")

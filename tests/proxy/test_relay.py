@@ -195,7 +195,7 @@ async def test_a_slow_reader_stops_its_source_and_costs_bounded_memory(
     pattern = random.Random(1).randbytes(1024 * 1024) * 64
     async with joined(tmp_path, secure=secure, plane=plane, receive_buffer=8_192) as ends:
         sender, receiver = (ends.client, ends.server) if slow is Side.SERVER else (ends.server, ends.client)
-        sent = await send_until_full(sender, pattern)
+        sent = await send_until_full(sender, pattern, is_stopped=lambda: ends.rig.waiting_bytes(slow) > 0)
         assert sent < len(pattern), "the sender was never stopped"
         # Nothing is in our hands but what one turn read.
         assert 0 < ends.rig.waiting_bytes(slow) <= READ_BYTES_MAX

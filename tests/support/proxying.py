@@ -443,8 +443,8 @@ async def wrap(sock: socket.socket, context: ssl.SSLContext, server_name: str | 
     return tls
 
 
-async def send_until_full(sock: socket.socket, data: bytes) -> int:
-    """Send until nobody takes any more for a while; return how much went."""
+async def send_until_full(sock: socket.socket, data: bytes, *, is_stopped: Callable[[], bool] = lambda: True) -> int:
+    """Send until nobody takes any more for a while, and ``is_stopped``; return how much went."""
     view = memoryview(data)
     sent = 0
     while sent < len(data):
@@ -453,7 +453,7 @@ async def send_until_full(sock: socket.socket, data: bytes) -> int:
         except (BlockingIOError, ssl.SSLWantWriteError):
             with trio.move_on_after(0.1) as waiting:
                 await trio.lowlevel.wait_writable(sock)
-            if waiting.cancelled_caught:
+            if waiting.cancelled_caught and is_stopped():
                 break
     return sent
 

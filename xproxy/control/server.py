@@ -6,7 +6,8 @@ user that the proxy runs as, and root. Everybody else gets 403, and a record say
 **One request a connection.** The answer says ``Connection: close``; what is pipelined behind a request is not read. So
 there is no state between requests, and what one client does wrong concerns nobody else. A request must arrive within
 ``request_seconds_max``, its body within ``request_bytes_max``; an answer must be taken in the same time. Above
-``connections_max`` connections the answer is 503 at once, without a word being read.
+``connections_max`` connections the answer is 503 at once, without a word being looked at. What is left of a request is
+read, unseen and for a moment, before the connection is closed.
 
 **When.** The socket is made when the journal's lock is held: so one that is there already is that of a process which
 died, and is replaced. It answers while the proxy drains and is closed before the journal is: what it changes is in
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 BACKLOG: Final = 16
 READ_BYTES: Final = 16_384
 ACCEPT_PAUSE_SECONDS: Final = 0.1  # when there is no descriptor at all: as the listener for clients
+DRAIN_BYTES_MAX: Final = 262_144  # behind an answer; who sends more than a socket's buffers take is reset
 CLOSE_SECONDS_MAX: Final = 1.0  # for answers that are under way at the end
 
 
@@ -186,6 +188,8 @@ class ControlServer:
             return
         with trio.move_on_after(self._settings.request_seconds_max):
             await _send(reader.connection, stream, status, document)
+        with trio.move_on_after(CLOSE_SECONDS_MAX):
+            await _drain(stream)
 
     async def _answer(self, resource: Resource, request: Request) -> tuple[int, Document]:
         """Have the request carried out; what changes something is recorded, whatever comes of it."""
@@ -246,6 +250,13 @@ async def _read(reader: RequestReader, stream: trio.SocketStream) -> Asked:
             return asked
         if reader.wants_continue:
             await stream.send_all(reader.connection.send(h11.InformationalResponse(status_code=100, headers=[])))
+
+
+async def _drain(stream: trio.SocketStream) -> None:
+    """Read, unseen, what is left of a request: to close before would be a reset, which takes the answer with it."""
+    left = DRAIN_BYTES_MAX
+    while left > 0 and (data := await stream.receive_some(READ_BYTES)):
+        left -= len(data)
 
 
 async def _send(http: h11.Connection, stream: trio.SocketStream, status: int, document: Document) -> None:
