@@ -51,7 +51,7 @@ def same_offline(session: TapedSession, tmp_path: Path) -> None:
         ("<message to='a@b' id='7' type='chat'><body>Hello, world</body></message>",
          "<message to='a@b' id='7' type='chat'><body>xxxxxxxxxxxx</body></message>"),
         ("<message><body>a &amp; b<!-- c --><![CDATA[d <e>]]></body><?pi f?></message>",
-         "<message><body>xx&#88;xx<!--xxx--><![CDATA[xxxx>]]></body><?pixx?></message>"),
+         "<message><body>xx&#88;xx<!--xxx--><![CDATA[xxxx>]]></body><?pi x?></message>"),
         ("<presence><show>away</show><status>gone</status><priority>-1</priority></presence>",
          "<presence><show>away</show><status>xxxx</status><priority>-1</priority></presence>"),
         ("<presence><show>secret</show><priority>pin 1</priority></presence>",

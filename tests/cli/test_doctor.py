@@ -126,7 +126,7 @@ def test_a_password_is_asked_for_and_not_shown(
         (["example.org", "--login"], "needs an account"),
         (["example.org", "--jid", "a@example.org", "--login"], "no terminal to ask at"),
         (["example.org", "--nameserver", "ns.example:53"], "no address"),
-        (["example.org", "--nameserver", "ns.example"], "no port"),
+        (["example.org", "--nameserver", "ns.example"], "no address"),
         (["example.org", "--try-bans", "0"], "--try-bans"),
         (["example.org", "--timeout", "0"], "--timeout"),
     ],

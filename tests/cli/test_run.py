@@ -137,6 +137,14 @@ def test_a_bad_line_of_toml_is_named(xproxy: RunXproxy, tmp_path: Path) -> None:
     assert "text needs quotes" in result.err
 
 
+def test_a_line_of_toml_that_is_bad_otherwise_is_not_said_to_need_quotes(xproxy: RunXproxy, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text("[upstream\n")
+    result = xproxy("run", "-c", "bad.toml")
+    assert result.code == 2
+    assert "bad.toml:1:10: expected ']'" in result.err
+    assert "quotes" not in result.err
+
+
 ENVIRONMENT_PROBLEMS: dict[str, tuple[str, str, str]] = {
     # arguments, what and where, what to do
     "host": (

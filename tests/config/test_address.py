@@ -1,6 +1,7 @@
 import pytest
 
 from xproxy.config.address import HostPort
+from xproxy.config.upstream import parse_nameserver
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,25 @@ def test_an_address_reads_and_writes_back(text: str, host: str, port: int) -> No
 def test_what_is_no_address_is_refused_with_what_to_write(text: str, advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         HostPort.from_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "server"),
+    [
+        ("192.0.2.53", HostPort("192.0.2.53", 53)),
+        ("192.0.2.53:5353", HostPort("192.0.2.53", 5353)),
+        ("2001:db8::53", HostPort("2001:db8::53", 53)),
+        ("[2001:db8::53]", HostPort("2001:db8::53", 53)),
+        ("[2001:db8::53]:5353", HostPort("2001:db8::53", 5353)),
+    ],
+)
+def test_a_name_server_needs_no_port(text: str, server: HostPort) -> None:
+    assert parse_nameserver(text) == server
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ns.example", "ns.example:53", "192.0.2.53:0", "192.0.2.53:x", "::1:53:", "[]:53"]
+)
+def test_what_is_no_name_server(text: str) -> None:
+    with pytest.raises(ValueError, match="is no address of a name server: write its IP address"):
+        parse_nameserver(text)

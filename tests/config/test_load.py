@@ -143,9 +143,12 @@ addresses = ["::1:5222", "nowhere"]
             "FILE:2: srv without a domain: clients must not choose any server in the world",
         ),
         ("[upstream]\naddress = 'SRV'\ndomains = ['a..b', '*']", "FILE:3: 'a..b' is no XMPP domain"),
-        ("[upstream]\nnameservers = ['ns.example:53']", "FILE:2: ns.example:53 is no address of a name server"),
-        ("[upstream]\nnameservers = ['127.0.0.1:0']", "FILE:2: 127.0.0.1:0 is no address of a name server"),
-        ("[upstream]\nnameservers = ['127.0.0.1']", "FILE:2: nameservers: '127.0.0.1' has no port"),
+        ("[upstream]\nnameservers = ['ns.example:53']", "FILE:2: nameservers: 'ns.example:53' is no address of a name"),
+        ("[upstream]\nnameservers = ['127.0.0.1:0']", "FILE:2: nameservers: '127.0.0.1:0' is no address of a name"),
+        (
+            "[upstream]\nnameservers = ['ns.example']",
+            "FILE:2: nameservers: 'ns.example' is no address of a name server",
+        ),
         ("[upstream]\ntls = 'none'", "FILE:2: without TLS no server says which names it has"),
         ("[upstream]\ntls = 'clear'", "FILE:2: tls: must be same, starttls, direct or none, not 'clear'"),
         (

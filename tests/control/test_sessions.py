@@ -1,5 +1,8 @@
 """The list of sessions: order, limit, and that peers' words cannot reach a terminal as they are."""
 
+import json
+from typing import Literal
+
 import attrs
 import pytest
 
@@ -8,10 +11,20 @@ from xproxy.control.sessions import SLICE, list_sessions, passed_row, row_of
 from xproxy.control.words import SORTS
 from xproxy.events import Endpoint
 from xproxy.events.common import Side
-from xproxy.events.connection import ConnectionAccepted, DirectionTotals
+from xproxy.events.connection import (
+    ConnectionAccepted,
+    ConnectionRefused,
+    DirectionTotals,
+    RefusalReason,
+    UpstreamFailed,
+    UpstreamFailure,
+    WayIn,
+)
 from xproxy.events.stream import StreamOpened
+from xproxy.events.tls import TlsPassthrough
 from xproxy.proxy.passthrough import ClientKey, PassedClient
 from xproxy.proxy.snapshot import LegSnapshot, SessionSnapshot
+from xproxy.record.identities import Identities, IdentityKey
 from xproxy.record.recorder import Observer, SessionRecorder
 
 OBSERVER = Observer(version="0", hostname="gw1", boot_id="5f" * 16)
@@ -90,3 +103,50 @@ def test_what_peers_say_is_cleaned() -> None:
     )  # fmt: skip
     assert passed_row(passed, lambda facts: facts)["server_name"] == "ex\\u{1b}[2J"
     assert passed_row(passed, lambda facts: {})["client"] is None
+
+
+@pytest.mark.parametrize("mode", ["pseudonym", "omit"])
+def test_neither_ways_in_nor_out_show_who_it_is(mode: Literal["pseudonym", "omit"]) -> None:
+    """A client may name itself wherever a host is asked for: in its hello, its stream header, its SOCKS5 request."""
+    who, client, balancer, dialled = "julietsecret@hidden.example", "192.0.2.77", "203.0.113.88", "198.51.100.99"
+    identities = Identities(mode, IdentityKey("2026-11", bytes(32)) if mode == "pseudonym" else None)
+    recording = SessionRecorder(trace_id=f"{1:032x}", observer=OBSERVER, identities=identities)
+    written = b""
+    for event in (
+        ConnectionAccepted(
+            client=Endpoint(client, 50_000),
+            listener=Endpoint("127.0.0.1", 5222),
+            way=WayIn.PROXY_PROTOCOL,
+            balancer=Endpoint(balancer, 40_000),
+            dialled=Endpoint(dialled, 5222),
+            destination=f"{who}:5222",
+        ),
+        ConnectionRefused(
+            client=Endpoint(client, 50_000),
+            listener=Endpoint("127.0.0.1", 5222),
+            reason=RefusalReason.DESTINATION_REFUSED,
+            limit=None,
+            detail="a host that is not served",
+            way=WayIn.SOCKS5,
+            balancer=Endpoint(balancer, 40_000),
+            destination=f"{who}:5222",
+        ),
+        opened(who, who),
+        UpstreamFailed(
+            host=who, port=0, reason=UpstreamFailure.NO_DOMAIN, errno=None, seconds=0.0, domain=who, tried=0
+        ),
+        TlsPassthrough(
+            stage="begin", direct=True, server_name=who, alpn=(), ja4="t13", refusal="unknown_ca", refused_at_ns=0,
+            expires_at_ns=1,
+        ),
+    ):  # fmt: skip
+        written += recording.record(event, 0).to_json()
+    row = row_of(attrs.evolve(snapshot(1), known=recording.known()))
+    passed = PassedClient(
+        key=ClientKey(address=client, server_name=who, ja4="t13"), refusal="closed", refused_at_ns=0, expires_at_ns=1
+    )
+    shown = written.decode() + json.dumps([row, passed_row(passed, identities.apply)])
+    for text in ("julietsecret", client, balancer, dialled):
+        assert text not in shown, text
+    assert ("hidden.example" in shown) == (mode == "pseudonym")
+    assert ("192.0.2.0" in shown) == (mode == "pseudonym")

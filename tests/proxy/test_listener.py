@@ -81,6 +81,16 @@ def test_sockets_that_a_service_manager_opened_are_of_the_kind_configured() -> N
         assert take_over([first, second], [balanced]) == [(ListenAddress(*addresses[0]), first), (balanced, second)]
 
 
+def test_a_configured_kind_whose_address_was_not_passed_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A manager's [::]:5222 is not 0.0.0.0:5222; and what is then plain must not be taken for a balancer's."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        here = ListenAddress(*sock.getsockname())
+        elsewhere = ListenAddress("0.0.0.0", here.port, ListenKind.PROXY_PROTOCOL)
+        assert take_over([sock], [elsewhere, here]) == [(here, sock)]
+    assert f"proxy://0.0.0.0:{here.port} was not passed" in caplog.text
+    assert str(here) in caplog.text
+
+
 def test_a_name_that_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

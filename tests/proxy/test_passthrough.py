@@ -4,7 +4,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import attrs
@@ -28,14 +28,16 @@ from tests.support.proxying import (
     send_until_full,
     wrap,
 )
+from xproxy.config.listen import ListenAddress, ListenKind, ListenSettings
 from xproxy.config.policy import PolicySettings
 from xproxy.config.sessions import SessionLimits
 from xproxy.config.stream import StreamLimits, StreamPolicy
-from xproxy.events import EndOfInput, Side
+from xproxy.events import EndOfInput, Endpoint, Side
 from xproxy.events.connection import CloseCause, ConnectionClosed
 from xproxy.events.stanza import ClientFailureSuspected
 from xproxy.events.tls import TlsEstablished, TlsFailed, TlsFailure, TlsPassthrough
 from xproxy.proxy.passthrough import PassthroughMemory
+from xproxy.proxy.proxy_protocol import render_local, render_v2
 from xproxy.proxy.seams import NewSession
 from xproxy.tls.hello import ClientHello
 from xproxy.xmpp.actions import LegMode
@@ -458,8 +460,58 @@ async def test_a_fin_waits_for_what_a_slow_peer_has_not_taken(tmp_path: Path, me
         await rig.channel.wait_for(ConnectionClosed)
 
 
-async def test_a_refusal_is_learnt_for_the_real_client_behind_a_balancer(memory: PassthroughMemory) -> None:
+@asynccontextmanager
+async def behind_balancer(
+    tmp_path: Path, memory: PassthroughMemory
+) -> AsyncIterator[tuple[Rig, Certified, ssl.SSLContext]]:
+    """The same, behind a balancer that says first whose connection it brings."""
+    tls = certified(tmp_path)
+    distrustful = tells_ends_apart(ssl.create_default_context(cafile=str(tmp_path / "real-ca.pem")))
+    listen = ListenSettings(addresses=(ListenAddress("127.0.0.1", 0, ListenKind.PROXY_PROTOCOL),))
+    with trio.fail_after(20):
+        async with proxying(contexts=tls.contexts, limits=BRISK, passthrough=memory, listen=listen) as rig:
+            yield rig, tls, distrustful
+
+
+def client_at(ip: str) -> bytes:
+    return render_v2(Endpoint(ip, 40_000), Endpoint("198.51.100.1", 5223))
+
+
+async def ends_as(rig: Rig, tls: Certified, context: ssl.SSLContext, header: bytes) -> type[TlsFailed | TlsPassthrough]:
+    """Bring a client behind ``header`` that does not trust the proxy; return what the log has of it."""
+    rig.channel.events.clear()
+    client = await rig.connect()
+    await send_all(client, header)
+    async with trio.open_nursery() as nursery:
+
+        async def try_it() -> None:
+            with suppress(ssl.SSLError):
+                (await wrap(client, context, "localhost")).close()
+            client.close()
+
+        nursery.start_soon(try_it)
+        with suppress(OSError):
+            (await wrap(await rig.accept(), tls.server)).close()
+    await rig.channel.wait_for(ConnectionClosed)
+    return type(rig.channel.of(TlsFailed, TlsPassthrough)[0])  # type: ignore[return-value]
+
+
+async def test_a_refusal_is_learnt_for_the_real_client_behind_a_balancer(
+    tmp_path: Path, memory: PassthroughMemory
+) -> None:
     """The key is who the PROXY header names: clients of one balancer do not share a fate."""
-    memory.remember("198.51.100.7", HELLO, "unknown_ca")
-    assert memory.admit("198.51.100.8", HELLO) is None
-    assert memory.admit("198.51.100.7", HELLO)
+    async with behind_balancer(tmp_path, memory) as there:
+        assert await ends_as(*there, client_at("192.0.2.7")) is TlsFailed
+        assert [client.key.address for client in memory.snapshot()] == ["192.0.2.7"]
+        assert await ends_as(*there, client_at("192.0.2.8")) is TlsFailed
+        assert await ends_as(*there, client_at("192.0.2.7")) is TlsPassthrough
+
+
+@pytest.mark.parametrize("header", [render_local(), b"PROXY UNKNOWN\r\n"])
+async def test_nobody_is_let_through_for_a_client_that_the_balancer_does_not_name(
+    tmp_path: Path, memory: PassthroughMemory, header: bytes
+) -> None:
+    async with behind_balancer(tmp_path, memory) as there:
+        assert await ends_as(*there, header) is TlsFailed
+        assert memory.snapshot() == ()
+        assert await ends_as(*there, header) is TlsFailed

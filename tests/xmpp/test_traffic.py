@@ -2,7 +2,18 @@
 
 import pytest
 
-from tests.support.dialogue import SECOND, Dialogue
+from tests.support.dialogue import (
+    BIND,
+    BOUND,
+    FEATURES_BIND,
+    FEATURES_SASL,
+    HEADER,
+    PLAIN,
+    SECOND,
+    SERVER_HEADER,
+    SUCCESS,
+    Dialogue,
+)
 from xproxy.events import EndOfInput, Event, Side
 from xproxy.events.account import PasswordChanged, RegistrationFailed, RegistrationSucceeded
 from xproxy.events.session import SmAnomaly
@@ -14,7 +25,7 @@ from xproxy.events.stanza import (
     MucJoinFailed,
     StanzaError,
 )
-from xproxy.xmpp.actions import Observe
+from xproxy.xmpp.actions import LegMode, Observe
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.session import Phase
 
@@ -203,3 +214,30 @@ def test_counts_at_the_end(talk: Dialogue) -> None:
     totals = talk.session.closed(talk.now).from_client
     assert (totals.presences, totals.messages, totals.iqs, totals.acks, totals.stanzas) == (1, 2, 1, 1, 4)
     assert talk.session.phase is Phase.ESTABLISHED
+
+
+CARBON = "<message from='mallory@evil.example'><{0}sent {1}><forwarded/></{0}sent></message>"
+
+
+@pytest.mark.parametrize(
+    "namespace",
+    ["urn:xmpp:carbons:2", "urn:xmpp:c&#97;rbons:2", "urn:xmpp:carb&#x6f;ns:2", "&#117;rn:xmpp:carbons&#58;2"],
+)
+@pytest.mark.parametrize("cut", [0, 20, 60])
+def test_a_forged_carbon_is_seen_however_its_namespace_is_written(namespace: str, cut: int) -> None:
+    stanza = CARBON.format("", f"xmlns='{namespace}'")
+    talk = Dialogue().log_in()
+    talk.seen()
+    for part in filter(None, (stanza[:cut], stanza[cut:])):
+        talk.server(part)
+    assert [type(event) for event in talk.events].count(CarbonsForged) == 1
+
+
+def test_a_forged_carbon_whose_namespace_the_header_declares() -> None:
+    talk = Dialogue(mode=LegMode.DIRECT_TLS).secured()
+    talk.client(HEADER).server(SERVER_HEADER + FEATURES_SASL).client(PLAIN).server(SUCCESS).client(HEADER)
+    assert SERVER_HEADER.endswith(">")
+    talk.server(SERVER_HEADER[:-1] + " xmlns:c='urn:xmpp:carbons:2'>" + FEATURES_BIND).client(BIND).server(BOUND)
+    talk.seen()
+    talk.server(CARBON.format("c:", ""))
+    assert [type(event) for event in talk.events].count(CarbonsForged) == 1

@@ -41,12 +41,14 @@ from xproxy.xmpp.stream import FirstLevelElement, Item, StreamHeader, StreamRead
 
 _UNBOUND: Final = "?"  # what a prefix stands for that was never declared
 _XML: Final = "http://www.w3.org/XML/1998/namespace"
-_NAME: Final = re.compile(rb"</?([^\s/>]*)")
+# What can be a name, and is read as one; it stays, as it does in the log.
+_NAME: Final = re.compile(rb"</?((?:[\w.\-:\x80-\xff]+(?=[\s/>]|\Z))?)")
 _ATTRIBUTE: Final = re.compile(rb"""[\s]([^\s=/>'"<]+)[\s]*=[\s]*("[^"]*"|'[^']*')""")
-_INSTRUCTION: Final = re.compile(rb"<\?[^\s?]*")
+_INSTRUCTION: Final = re.compile(rb"<\?[\w.\-:\x80-\xff]*[^\w.\-:\x80-\xff?]?")  # and what ends its target
 _DECLARATION: Final = re.compile(
     rb"""<\?xml(?:\s+(?:version|encoding|standalone)\s*=\s*(?:'[\w.:\-]{0,16}'|"[\w.:\-]{0,16}"))*\s*\?>"""
 )
+_ODD: Final = re.compile(rb"[&<>\r\n\t\x80-\xff\x00-\x1f]")  # in an id: no alias would be read as the same
 _WORD: Final = re.compile(rb"[^ \t\r\n]+")
 _BY_MARKUP: Final = re.compile(rb"""([<>/=:!?'"\s\-\[\]&;])""")
 _MARKUP: Final = frozenset(bytes([octet]) for octet in b"<>/=:!?'\" \t\r\n\v\f-[]&;")
@@ -185,7 +187,7 @@ class Redactor:
 
     def alias(self, raw: bytes) -> bytes:
         """Return what stands for an id."""
-        return self._alias.of(raw) if b"&" not in raw else hide_text(raw)
+        return hide_text(raw) if _ODD.search(raw) else self._alias.of(raw)
 
     @property
     def content(self) -> Content:
@@ -330,8 +332,9 @@ class _Walk:
             self._redactor.begin_attempt(mechanism)
 
     def _end(self, token: Token) -> None:
-        if _NAME.match(self._octets, token.start, token.end) is None:
-            self._put(token.start, token.end, _keep_markup)
+        name = _NAME.match(self._octets, token.start, token.end)
+        assert name is not None, "it begins so"
+        self._put(name.end(), token.end - 1, _keep_markup)
         if self._open:
             self._closed(self._open.pop())
 

@@ -108,13 +108,7 @@ class _Direction:
         self.lexer = Lexer()
         self.waiting: deque[_Waiting] = deque()
         self.opaque = False  # nobody looks into it any more
-
-    def told_of(self, rest: Unit) -> Unit:
-        """Return as much of ``rest`` as the core has been told: the later parts of a chunk are still to come."""
-        size = sum(line.octets for line in self.waiting)
-        if size >= len(rest.octets):
-            return rest
-        return Unit(rest.kind, rest.octets[:size], tuple(token for token in rest.tokens if token.end <= size))
+        self.is_suspect = False  # the core has refused something of what is not complete yet
 
     def fill(self, octets: bytes) -> None:
         """Put redacted octets where they belong."""
@@ -235,9 +229,10 @@ class Tape:
             direction.fill(b"x" * len(data))
             return
         told = frozenset(text for event in events if isinstance(text := getattr(event, "text", None), str))
-        refused = any(_is_refusal(event, side) for event in events)
+        refused = direction.is_suspect or any(_is_refusal(event, side) for event in events)
         for unit in units:
             direction.fill(self._redacted(side, unit, told, waiting, refused=refused))
+        direction.is_suspect = refused and direction.lexer.waiting > 0
         over = any(isinstance(action, CloseAction) for action in actions)
         if self._waiting_bytes > self._waiting_bytes_max:
             self._flush()  # this chunk may have completed it
@@ -271,10 +266,11 @@ class Tape:
         if direction.opaque:
             return
         direction.opaque = True
-        if direction.lexer.waiting:
-            rest = direction.told_of(direction.lexer.rest())
-            filled = self._redactor.redact(side, rest)
-            direction.fill(filled if waiting is None else self._checked(side, rest, filled, waiting))
+        rest = direction.lexer.rest()
+        if not any(line.octets for line in direction.waiting):
+            return  # it stands in parts of a chunk that the core has not been told yet
+        filled = self._redactor.redact(side, rest)
+        direction.fill(filled if waiting is None else self._checked(side, rest, filled, waiting))
 
     def secured(self, leg: Side) -> None:
         """TLS is up; when it is on the client's leg, the last, new documents begin on both sides."""
@@ -331,7 +327,8 @@ class Tape:
     def _end(self, at_ns: int) -> None:
         for side, direction in self._directions.items():
             if direction.lexer.waiting:
-                direction.fill(self._redactor.redact(side, direction.lexer.rest()))
+                rest = direction.lexer.rest()
+                direction.fill(self._checked(side, rest, self._redactor.redact(side, rest), direction.waiting[-1]))
         closed_at_ns = at_ns if self._closed_at_ns is None else self._closed_at_ns
         closed = _Waiting(Closed(**_HEAD | {"t_ns": self.line_at(closed_at_ns)}))
         if at_ns != closed_at_ns:

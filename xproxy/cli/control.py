@@ -67,7 +67,8 @@ def find_proxy(state: Path | None, config_file: Path | None) -> ControlClient:
 def status(state: Path | None, config_file: Path | None, as_json: bool) -> int:
     """How the running proxy is: green, or red and why.
 
-    Exit codes: 0 green, 1 red (records do not reach the journal or the log), 3 no proxy runs there.
+    Exit codes: 0 green, 1 red (records do not reach the journal or the log, or the server cannot be reached and
+    clients are refused), 3 no proxy runs there.
     """
     document = find_proxy(state, config_file).get("/v1/status")
     if as_json or not is_terminal(sys.stdout):

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from xproxy.cli.output import is_terminal, make_console, print_json
 from xproxy.config.address import HostPort
+from xproxy.config.upstream import parse_nameserver
 from xproxy.doctor.bans import TRIES_MAX
 from xproxy.doctor.examine import SECONDS_MAX, Diagnosis, Patient, examine
 from xproxy.doctor.findings import Finding, Severity
@@ -157,10 +158,8 @@ def _domain(given: str | None, jid: Jid | None, host: str) -> str:
 
 
 def _parse_nameserver(text: str) -> HostPort:
-    if is_ip_address(text):
-        return HostPort(text.strip("[]"), 53)
     try:
-        return HostPort.from_text(text)
+        return parse_nameserver(text)
     except ValueError as error:
         raise UsageProblem(f"--nameserver: {error}") from error
 

@@ -12,7 +12,7 @@ from xproxy.config.settings import Settings
 from xproxy.config.upstream import UpstreamFrom
 from xproxy.errors import ConfigProblem
 from xproxy.events import EVENT_TYPES
-from xproxy.jid import Jid, JidError, domain_to_ascii, is_ip_address
+from xproxy.jid import Jid, JidError, domain_to_ascii
 
 # libxml2 gives up at 256 and lxml offers no way to ask for more; what is above must still be skipped in time.
 DEPTH_CEILING = 250
@@ -120,13 +120,6 @@ def _check_way_out(settings: Settings, place: Place) -> Iterator[ConfigProblem]:
                 where=place("upstream", "domains"),
                 message=f"{domain!r} is no XMPP domain",
                 hint='write the part of the JID after the @, such as example.org, or "*" for any domain',
-            )
-    for address in upstream.nameservers or ():
-        if not is_ip_address(address.host) or not address.port:
-            yield ConfigProblem(
-                where=place("upstream", "nameservers"),
-                message=f"{address} is no address of a name server",
-                hint="write its IP address and port, such as 192.0.2.53:53",
             )
     if upstream.tls == "none" and upstream.domain is None and settings.tls.certificate_file is None:
         yield ConfigProblem(

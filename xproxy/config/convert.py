@@ -17,7 +17,7 @@ import cattrs
 
 from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress, ListenKind, Network
-from xproxy.config.upstream import UpstreamAddress, parse_upstream
+from xproxy.config.upstream import UpstreamAddress, parse_nameserver, parse_upstream
 
 _NAMES = {
     bool: "true or false",
@@ -35,7 +35,8 @@ def make_converter() -> cattrs.Converter:
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(str, _text)
     converter.register_structure_hook(Path, lambda value, _: Path(_text(value)))
-    converter.register_structure_hook(HostPort, lambda value, _: HostPort.from_text(_text(value)))
+    # Listening addresses and the server have types of their own: what is left are name servers.
+    converter.register_structure_hook(HostPort, lambda value, _: parse_nameserver(_text(value)))
     converter.register_structure_hook_func(
         lambda type_: type_ == UpstreamAddress, lambda value, _: parse_upstream(_text(value))
     )

@@ -108,8 +108,9 @@ def _syntax_problem(path: Path, text: str, message: str) -> ConfigProblem:
     found = lines[number - 1].strip() if number <= len(lines) else ""
     where = f"{path}:{number}:{column}" if column else f"{path}:{number}"
     shown = f", in {_shorten(found)}" if found else ""
-    # The one mistake everybody makes; the parser's own sentence ("Invalid value") does not name it.
-    hint = 'not valid TOML: text needs quotes, as in address = "xmpp.example.org:5222"'
+    hint = "not valid TOML (https://toml.io)"
+    if message == "Invalid value":  # the one mistake everybody makes, and the parser does not name it
+        hint = 'not valid TOML: text needs quotes, as in address = "xmpp.example.org:5222"'
     return ConfigProblem(where=where, message=f"{message[:1].lower()}{message[1:]}{shown}", hint=hint)
 
 

@@ -1,13 +1,17 @@
 """[upstream]: the real server behind the proxy."""
 
 import enum
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from xproxy.config.address import HostPort
 from xproxy.config.setting import setting
+from xproxy.jid import is_ip_address
+
+DNS_PORT: Final = 53  # RFC 1035 section 4.2
 
 
 class UpstreamFrom(enum.Enum):
@@ -40,6 +44,23 @@ def parse_upstream(text: str) -> UpstreamAddress:
         if text.lower() == word.value:
             return word
     return HostPort.from_text(text)
+
+
+def parse_nameserver(text: str) -> HostPort:
+    """Return the name server in ``text``: ``192.0.2.53``, ``192.0.2.53:5353``, ``[2001:db8::53]:53``.
+
+    Raises:
+        ValueError: with a sentence that says what to write instead.
+    """
+    server = HostPort(text.strip("[]"), DNS_PORT) if is_ip_address(text) else None
+    if server is None:
+        with suppress(ValueError):
+            server = HostPort.from_text(text)
+    if server is None or not server.port or not is_ip_address(server.host):
+        raise ValueError(
+            f"{text!r} is no address of a name server: write its IP address, such as 192.0.2.53 or [2001:db8::53]:5353"
+        )
+    return server
 
 
 @attrs.frozen(kw_only=True)
@@ -101,7 +122,7 @@ class UpstreamSettings:
     )
     nameservers: tuple[HostPort, ...] | None = setting(
         None,
-        "list of ADDRESS:PORT",
+        "list of ADDRESS[:PORT]",
         "whom srv asks; without it the servers of /etc/resolv.conf",
         example="192.0.2.53:53",
     )

@@ -38,6 +38,11 @@ class Arrival:
         """Who the connection comes from, if not from the client itself."""
         return self.peer if self.peer != self.client else None
 
+    @property
+    def is_client_known(self) -> bool:
+        """Whether ``client`` is a client: False where a balancer did not say whose connection it brings."""
+        return self.way is not WayIn.PROXY_PROTOCOL or self.client != self.peer
+
     def accepted(self) -> ConnectionAccepted:
         """Return what the record of it says."""
         return ConnectionAccepted(

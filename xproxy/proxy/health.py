@@ -19,6 +19,7 @@ from xproxy.config.upstream import UpstreamProxyProtocol
 from xproxy.events import Event
 from xproxy.events.connection import UpstreamConnected, UpstreamFailed, UpstreamFailure
 from xproxy.proxy.connect import ConnectFailed, open_upstream
+from xproxy.proxy.proxy_protocol import render_local
 from xproxy.proxy.route import Asked, Route
 from xproxy.proxy.sockets import close_socket, endpoint_of
 
@@ -33,7 +34,6 @@ _NOT_OF_THE_SERVER: Final = frozenset(
     }
 )
 _OUR_ERRORS: Final = frozenset({"EMFILE", "ENFILE", "ENOMEM", "ENOBUFS"})
-_LOCAL_V2: Final = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"  # PROXY protocol, section 2.2: LOCAL, no addresses
 
 _PROBE_FACTOR: Final = 2.0
 
@@ -114,7 +114,7 @@ class UpstreamHealth:
         sock, candidate = connection.sock, connection.candidate
         try:
             if settings.proxy_protocol == "v2":
-                sock.send(_LOCAL_V2)
+                sock.send(render_local())
             server, local = endpoint_of(sock.getpeername()), endpoint_of(sock.getsockname())
         except OSError:  # it took the connection and reset it
             return False

@@ -16,7 +16,7 @@ from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress, ListenKind, ListenSettings
 from xproxy.errors import AddressProblem
 from xproxy.events import Endpoint
-from xproxy.events.connection import ConnectionRefused, RefusalReason, UpstreamFailure, WayIn
+from xproxy.events.connection import ConnectionRefused, RefusalReason, UpstreamFailure
 from xproxy.proxy.arrival import Arrival
 from xproxy.proxy.diagnose import frames_of
 from xproxy.proxy.entrance import Entrance, HealthCheck
@@ -92,7 +92,14 @@ def take_over(
     found = []
     for sock in passed:
         here = endpoint_of(sock.getsockname())
-        found.append((known.get((here.ip, here.port), ListenAddress(here.ip, here.port)), sock))
+        found.append((known.pop((here.ip, here.port), ListenAddress(here.ip, here.port)), sock))
+    for address in known.values():
+        if address.kind is not ListenKind.PLAIN:
+            log.warning(
+                "%s was not passed by the service manager, and is not listened on: write it as the manager has it (%s)",
+                address,
+                ", ".join(str(endpoint_of(sock.getsockname())) for _, sock in found),
+            )
     return found
 
 
@@ -398,9 +405,8 @@ class Listener:
     def _let_in(self, sock: socket.socket, arrival: Arrival, answer: Answer | None) -> None:
         """Count the real client in, or turn it away."""
         client = arrival.client
-        is_unknown = arrival.way is WayIn.PROXY_PROTOCOL and client == arrival.peer
         refusal = (self._may_accept() if self._entrance.must_hear else None) or self._admissions.refusal_of(
-            client.ip, counts_sessions=not is_unknown
+            client.ip, counts_sessions=arrival.is_client_known
         )
         if refusal is not None:
             if answer is not None:
@@ -409,7 +415,7 @@ class Listener:
                 sock, client, arrival.listener, refusal, balancer=arrival.balancer, destination=arrival.destination
             )
             return
-        leave = self._admissions.enter(None if is_unknown else client.ip)
+        leave = self._admissions.enter(client.ip if arrival.is_client_known else None)
         names = self._admissions.names_of(client.ip)
         self._admit(Admission(sock=sock, arrival=arrival, answer=answer, names=names, leave=leave))
 

@@ -5,7 +5,8 @@ connections of the same client are relayed as they come, TLS and all, and say so
 
 **The same client** is the same address, name asked for (SNI) and kind of TLS hello (JA4). Who refuses on purpose
 therefore blinds the log for himself alone, where he could have gone round the proxy as well; behind one NAT that are
-all who ask for the same name with the same software. A client whose hello changes fails once more.
+all who ask for the same name with the same software. A client whose hello changes fails once more. Whoever a balancer
+brings without saying whose connection it is (LOCAL, UNKNOWN) is nobody who could be remembered, and always decrypted.
 
 **For how long** is counted from the refusal and not from the last use, so that a client that was told to trust us is
 seen again at the stated time. A wall clock that was set back behind the refusal ends it too.

@@ -426,7 +426,8 @@ class Relay:
             server_tls=self._mode.server_tls,
             domain=domain,
             own_names=self._around.own_names,
-            passthrough=self._around.passthrough,
+            # All whom a balancer does not name come from its address: one that refuses must not blind the log for them.
+            passthrough=self._around.passthrough if self._arrival.is_client_known else None,
             client_address=self._arrival.client.ip,
         )
         return securing

@@ -66,13 +66,18 @@ class Traffic:
 
     # Stanzas --------------------------------------------------------------------------------------------------------
 
-    def message(self, side: Side, item: FirstLevelElement, type_: str | None) -> Sequence[Event]:
-        """A message of this type passes."""
+    def message(
+        self, side: Side, item: FirstLevelElement, type_: str | None, may_be_carbon: bool = True
+    ) -> Sequence[Event]:
+        """A message of this type passes. Not ``may_be_carbon``: it is known to hold nothing of that namespace."""
         if type_ == "error":
             return [self._error(side, item, None)]
         element = item.element
         is_carbon = (
-            side is not _CLIENT and self._jid is not None and next(element.iterchildren(_CARBON), None) is not None
+            may_be_carbon
+            and side is not _CLIENT
+            and self._jid is not None
+            and next(element.iterchildren(_CARBON), None) is not None
         )
         if not is_carbon and not self._debug:  # the usual one
             return ()

@@ -92,7 +92,11 @@ def read_stanza(content: bytes, wrapping: Wrapping) -> etree._Element | None:
         return None
     if content.find(b" xmlns=", 0, end) < 0:
         content = declared + content[len(start) :]
-    return _parse(content)
+    try:  # as in _parse, without the call
+        stanza = _fromstring(content, _PARSER)
+    except etree.XMLSyntaxError:
+        return None
+    return None if len(_PARSER.error_log) else stanza
 
 
 def _parse(document: bytes) -> etree._Element | None:
