@@ -4,8 +4,8 @@
 
 Some sessions stay and send all the messages while short sessions come and go (log in, leave), in 20 parts of equal
 work. After each part: memory (PSS), names that the XML parser keeps, descriptors, trio's tasks, objects known to the
-collector. The first quarter is to warm up: allocators and caches find their size. Flat means: in the last quarter no
-more than 5 % above the second quarter.
+collector, and how much of the C heap is in use: memory also depends on where the heap has holes. The first quarter is
+to warm up: allocators and caches find their size. Flat means: in the last quarter no more than 5 % above the second.
 """
 
 import json
@@ -32,7 +32,7 @@ PARTS_QUICK = 4
 KEPT = 50  # sessions that send the messages
 GROWTH_MAX = 1.05
 LOOK_SECONDS_MAX = 30.0
-WATCHED = ("memory_mib", "names", "descriptors", "tasks", "objects")
+WATCHED = ("memory_mib", "heap_mib", "names", "descriptors", "tasks", "objects")
 
 
 @attrs.frozen(kw_only=True)
@@ -47,6 +47,7 @@ class Look:
     threads: int
     tasks: int
     objects: int
+    heap_mib: float  # in use
 
 
 def main() -> int:
@@ -63,7 +64,7 @@ def main() -> int:
     shown = looks[:: max(1, len(looks) // 10)]
     print(
         table(
-            ("messages", "sessions", "MiB", "names", "descriptors", "threads", "tasks", "objects"),
+            ("messages", "sessions", "MiB", "names", "descriptors", "threads", "tasks", "objects", "heap MiB"),
             [attrs.astuple(look) for look in (*shown, looks[-1])],
         )
     )
@@ -130,6 +131,7 @@ def _look(proxy: Started, seen: Path, messages: int, sessions: int) -> Look:
         threads=threads(proxy.pid),
         tasks=inside["tasks"],
         objects=inside["objects"],
+        heap_mib=inside["heap_mib"],
     )
 
 

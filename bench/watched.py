@@ -2,9 +2,11 @@
 
     python bench/watched.py FILE run --upstream ...
 
-The file then holds one JSON object: how many names the XML parser keeps, trio's tasks, objects the collector knows of.
+The file then holds one JSON object: how many names the XML parser keeps, trio's tasks, objects the collector knows of,
+and how much of the C heap is in use (glibc's mallinfo2: what a process has from the system depends on where holes are).
 """
 
+import ctypes
 import gc
 import json
 import signal
@@ -28,12 +30,38 @@ def _tasks(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
                 yield from _tasks(child)
 
 
+class _MallInfo(ctypes.Structure):  # mallinfo(3)
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+def _heap_bytes() -> int:
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _MallInfo
+    found = mallinfo2()
+    return int(found.uordblks + found.hblkhd)
+
+
 def _look(path: Path) -> None:
     gc.collect()
     seen = {
         "names": etree.memory_debugger.dict_size(),  # of this thread, which is the one that parses
         "tasks": sum(1 for _ in _tasks(trio.lowlevel.current_root_task())),
         "objects": len(gc.get_objects()),
+        "heap_mib": _heap_bytes() / 1_048_576,
     }
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(seen))

@@ -1,3 +1,4 @@
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -39,3 +40,14 @@ def test_it_fits_at_any_size_and_the_envelope_stays(size: int) -> None:
 def test_an_object_that_is_left_empty_goes_too() -> None:
     found = orjson.loads(fit({"event": {"id": "1"}, "a": {"b": {"c": "x" * 500}}}, 100))
     assert found == {"event": {"id": "1"}, "xproxy": {"truncated": ["a.b.c"]}}
+
+
+def test_what_waits_to_be_written_takes_no_more_memory_than_it_has_octets() -> None:
+    document = {"event": {f"field-{number}": "x" * 20 for number in range(50)}}
+    tracemalloc.start()
+    try:
+        kept = [fit(document, 100_000) for _ in range(100)]
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken < 1.2 * sum(map(len, kept)) + 4_096
