@@ -1,6 +1,6 @@
 """A cassette: what two or more parties said to each other, kept to be said again, and to be read in a review.
 
-    <cassette xmlns="urn:xproxy:cassette" version="2">
+    <cassette xmlns="urn:xproxy:cassette" xmlns:x="urn:xproxy:cassette" version="2">
       <meta bodies="recorded" by="xproxy 0.1.0" recorded="2026-11-25" redaction="default-1"/>
       <account name="alice" jid="alice@example.test"/>
       <session name="alice" account="alice" domain="example.test" tls="starttls" mechanism="SCRAM-SHA-1"

@@ -430,8 +430,8 @@ def render_cassette(cassette: Cassette) -> bytes:
 
 
 def _lines(cassette: Cassette) -> Iterator[str]:
-    marks = any(not node.strict or node.skip for stanza in _stanzas(cassette) for node in stanza.iter())
-    x = f' xmlns:x="{NAMESPACE}"' if marks else ""
+    # The prefix is always declared: x:strict and x:skip are written by hand.
+    x = f' xmlns:x="{NAMESPACE}"'
     yield f'<cassette xmlns="{NAMESPACE}"{x} version="{VERSION}">'
     meta = cassette.meta
     named = (("recorded", meta.recorded), ("by", meta.by), ("redaction", meta.redaction), ("bodies", meta.bodies))
@@ -448,14 +448,6 @@ def _lines(cassette: Cassette) -> Iterator[str]:
     yield from _comments(cassette.tail, 2)
     yield "  </script>"
     yield "</cassette>"
-
-
-def _stanzas(cassette: Cassette) -> Iterator[Node]:
-    for session in cassette.sessions:
-        yield from session.login_features + session.session_features
-    for event in cassette.events:
-        if event.stanza is not None:
-            yield event.stanza
 
 
 def _session_lines(session: Session) -> Iterator[str]:

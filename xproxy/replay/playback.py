@@ -35,7 +35,7 @@ from xproxy.capture.node import Node, one_line
 from xproxy.capture.placeholder import BOUND, Placeholder, parse_template
 from xproxy.events import Side
 from xproxy.replay.bindings import Bindings, Scope
-from xproxy.replay.match import Context, Difference, differences, filled, matches, score, wildness
+from xproxy.replay.match import Context, Difference, could_match, differences, filled, matches, score, wildness
 from xproxy.replay.report import FailureKind
 
 NEAR: Final = 0.5  # the least score at which a stanza is taken for the changed one
@@ -99,6 +99,7 @@ class Playback:
     came: dict[int, Node] = attrs.field(init=False, factory=dict, repr=False)  # in place of a changed event, by number
     extra: dict[int, list[tuple[str, Node]]] = attrs.field(init=False, factory=dict, repr=False)  # behind that event
     missed: set[int] = attrs.field(init=False, factory=set)
+    _settled: int = attrs.field(init=False, default=0)  # so many events at the beginning have happened
     _last: int = attrs.field(init=False, default=0)  # the event that happened last
     _states: list[State] = attrs.field(init=False)
     _answers: dict[int, int] = attrs.field(init=False)  # of an answer to its request, by number
@@ -136,9 +137,12 @@ class Playback:
 
     def pending(self, session: str | None = None) -> Iterator[Event]:
         """Yield what has not happened, in order."""
-        for event, state in zip(self.cassette.events, self._states, strict=True):
-            if state is State.PENDING and session in (None, event.session):
-                yield event
+        events, states = self.cassette.events, self._states
+        while self._settled < len(states) and states[self._settled] is not State.PENDING:
+            self._settled += 1  # a long script is not gone through from its beginning each time
+        for index in range(self._settled, len(states)):
+            if states[index] is State.PENDING and session in (None, events[index].session):
+                yield events[index]
 
     def begun(self, session: str) -> bool:
         """Whether anything of the session happened."""
@@ -233,7 +237,7 @@ class Playback:
             message = f"{one_line(shown)} came while nothing of the kind may come"
             return Taken(finding=self._finding(FailureKind.UNEXPECTED, session, message, event=quiet, live=shown))
         pending = [event for event in self.pending(session) if event.what is What.STANZA and not self.is_ours(event)]
-        fitting = [event for event in pending if self._may_come(event) and self._fits(event, live)]
+        fitting = [event for event in pending if self._fits(event, live) and self._may_come(event)]
         if fitting:
             in_turn = [event for event in fitting if not self._overtakes(event, pending)]
             event = min(in_turn or fitting, key=lambda each: (wildness(_stanza(each)), each.number))
@@ -297,7 +301,8 @@ class Playback:
         return (session, side.value)
 
     def _fits(self, event: Event, live: Node) -> bool:
-        return matches(_stanza(event), live, self._context(event).trial())
+        stanza = _stanza(event)
+        return could_match(stanza, live) and matches(stanza, live, self._context(event).trial())
 
     def _bind(self, event: Event, live: Node) -> None:
         context = self._context(event)
