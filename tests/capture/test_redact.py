@@ -31,9 +31,7 @@ def octets(capture: bytes, side: Side) -> bytes:
 def said(text: str, side: Side = C, *, bodies: bool = False) -> str:
     """Return what is in the capture for ``text``, said in an established session."""
     session = TapedSession(bodies=bodies).log_in()
-    start = (
-        len(octets(session.finish().capture(), side)) if False else sum(len(each) for by, each in LOGIN if by is side)
-    )
+    start = sum(len(each) for by, each in LOGIN if by is side)
     session.say(side, text)
     return octets(session.finish().capture(), side)[start:].decode()
 
@@ -70,6 +68,14 @@ def same_offline(session: TapedSession, tmp_path: Path) -> None:
          "</x></iq>"),
         ("<message><x xmlns='urn:x' node='n' p:id='q' xmlns:p='urn:p' url='http://h/t' name=\"N\"/></message>",
          "<message><x xmlns='urn:x' node='n' p:id='x' xmlns:p='urn:p' url='xxxxxxxxxx' name=\"x\"/></message>"),
+        ("<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push@x' node='device'/></iq>",
+         "<iq type='set' id='p'><enable xmlns='urn:xmpp:push:0' jid='push@x' node='xxxxxx'/></iq>"),
+        ("<iq id='h'><confirm xmlns='http://jabber.org/protocol/http-auth' id='a7374' method='GET' url='u'/></iq>",
+         "<iq id='h'><confirm xmlns='http://jabber.org/protocol/http-auth' id='xxxxx' method='xxx' url='x'/></iq>"),
+        ("<iq id='a'><command xmlns='http://jabber.org/protocol/commands' node='n' status='executing'/></iq>",
+         "<iq id='a'><command xmlns='http://jabber.org/protocol/commands' node='n' status='executing'/></iq>"),
+        ("<presence><x xmlns='urn:x' status='at home'/></presence>",
+         "<presence><x xmlns='urn:x' status='xxxxxxx'/></presence>"),
         ("<iq id='c' type='error'><error code='secret'/></iq>", "<iq id='c' type='error'><error code='xxxxxx'/></iq>"),
         ("<message><body>\n</body>\r\n</message>", "<message><body>\n</body>\r\n</message>"),
     ],
@@ -86,14 +92,67 @@ def test_what_stays_and_what_goes(text: str, captured: str) -> None:
          "<x xmlns='urn:x'><password>x</password><key>x<deep>xx</deep></key><a token='x' b='c'/></x>"),
         ("<iq type='set' id='f'><x xmlns='jabber:x:data'><field var='muc#roomconfig_roomsecret'><value>s"
          "</value></field>"
-         "<field type='text-private' var='n'><value>s</value></field><field var='n'><value>v</value></field></x></iq>",
+         "<field type='text-private' var='n'><value>s</value></field><field var='m'><value>v</value></field></x></iq>",
          "<iq type='set' id='f'><x xmlns='jabber:x:data'><field var='muc#roomconfig_roomsecret'><value>x"
          "</value></field>"
-         "<field type='text-private' var='n'><value>x</value></field><field var='n'><value>v</value></field></x></iq>"),
+         "<field type='text-private' var='n'><value>x</value></field><field var='m'><value>v</value></field></x></iq>"),
     ],
 )  # fmt: skip
 def test_with_bodies_only_secrets_go(text: str, captured: str) -> None:
     assert said(text, bodies=True) == captured
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<auth mechanism='PLAIN'>AGp1bGlldABRWFpxeHpRWFo=QXZqxzQXZ</auth>",
+        "<response xmlns='urn:not-sasl'><x>QXZqxzQXZ</x></response>",
+        "<step {sasl}>QXZqxzQXZ</step>",
+        "<step xmlns='urn:xmpp:sasl:2'>QXZqxzQXZ</step>",
+        "<next xmlns='urn:xmpp:sasl:2' task='t'><hash xmlns='urn:xmpp:scram-upgrade:0'>QXZqxzQXZ</hash></next>",
+        "<failed xmlns='urn:xmpp:sm:3' previd='QXZqxzQXZ'/>",
+        "<slot xmlns='urn:xmpp:http:upload'><put>https://h/QXZqxzQXZ</put><get>https://h/QXZqxzQXZ</get></slot>",
+        "<x xmlns='jabber:x:data'><field var='pwd'><value>QXZqxzQXZ</value></field></x>",
+        "<x xmlns='jabber:x:data'><field var='p&#97;ssword'><value>QXZqxzQXZ</value></field></x>",
+        "<x xmlns='jabber:x:data'><field var='n' type='text-priv&#97;te'/></x>"
+        "<x xmlns='jabber:x:data' type='submit'><field var='n'><value>QXZqxzQXZ</value></field></x>",
+        "<x xmlns='jabber:x:data'><item><field var='landing-url'><value>https://h/QXZqxzQXZ</value></field></item></x>",
+        "<invite xmlns='urn:xmpp:invite#invite'><uri>xmpp:h?register;preauth=QXZqxzQXZ</uri></invite>",
+        "<oauth xmlns='urn:xmpp:oauth:0'><oauth_token>QXZqxzQXZ</oauth_token><Api-Key>QXZqxzQXZ</Api-Key></oauth>",
+        "<x xmlns='urn:x' access_token='QXZqxzQXZ' Passwd='QXZqxzQXZ' p:client-secret='QXZqxzQXZ' xmlns:p='urn:p'/>",
+        "<enable xmlns='urn:xmpp:push:0' jid='push@x' node='QXZqxzQXZ'/>",
+    ],
+)  # fmt: skip
+def test_canary_secrets_go_with_bodies_too(text: str) -> None:
+    canary = Canary()
+    canary.register("secret", SECRET)
+    session = TapedSession(bodies=True).log_in()
+    session.say(C, text.format(sasl=SASL) + "<message><body>stays</body></message>")
+    session.finish()
+    assert "stays" in octets(session.capture(), C).decode()
+    assert canary.hits(session.capture()) == []
+    assert canary.hits(octets(session.capture(), C)) == []
+
+
+def test_with_bodies_what_a_server_offers_stays() -> None:
+    features = (
+        f"<stream:features><mechanisms {SASL}><mechanism>PLAIN</mechanism></mechanisms><authentication "
+        "xmlns='urn:xmpp:sasl:2'><mechanism>PLAIN</mechanism><inline><fast xmlns='urn:xmpp:fast:0'><mechanism>HT"
+        "</mechanism></fast></inline></authentication></stream:features>"
+    )
+    assert said(features, S, bodies=True) == features
+
+
+def test_what_follows_a_loss_in_the_same_chunk_is_neither_kept_nor_the_end_of_the_capture(tmp_path: Path) -> None:
+    session = TapedSession().log_in()
+    session.say(C, "<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>")
+    session.say(S, f"<compressed xmlns='http://jabber.org/protocol/compress'/>{SECRET}<a>{SECRET}")
+    session.say(C, SECRET)
+    session.finish()
+    assert not session.tape.failed
+    assert octets(session.capture(), S).endswith(b"/compress'/>" + b"x" * (2 * len(SECRET) + 3))
+    assert SECRET.encode() not in session.capture()
+    same_offline(session, tmp_path)
 
 
 def test_a_login_keeps_its_names_and_loses_its_secrets() -> None:

@@ -94,11 +94,20 @@ _ATTRIBUTE_VALUES: Final[dict[str, re.Pattern[bytes]]] = {
     "code": re.compile(rb"[0-9]{3}"),
     **{name: re.compile(rb"[0-9]{1,16}") for name in ("count", "h", "index", "max", "send-count")},
     **{name: re.compile(rb"true|false|0|1") for name in ("approved", "invalidate", "resume", "tls-0rtt")},
+    "status": re.compile(rb"executing|completed|canceled"),  # XEP-0050 section 4; elsewhere it may be what people write
 }
+# ... and whose value lets its holder act for someone, whatever its name.
+_ALWAYS_HIDDEN: Final = frozenset(
+    {
+        ("{urn:xmpp:push:0}enable", "node"),  # XEP-0357 section 5: the address of a device at its push service
+        ("{urn:xmpp:push:0}disable", "node"),
+        ("{http://jabber.org/protocol/http-auth}confirm", "id"),  # XEP-0070 section 4.2: of the transaction
+    }
+)
 _ALIASED: Final = frozenset(
     {
         *((f"{{{namespace}}}enabled", "id") for namespace in ns.SM),
-        *((f"{{{namespace}}}{name}", "previd") for namespace in ns.SM for name in ("resume", "resumed")),
+        *((f"{{{namespace}}}{name}", "previd") for namespace in ns.SM for name in ("resume", "resumed", "failed")),
         (f"{_SASL2}user-agent", "id"),
         (f"{{{ns.STREAMS}}}stream", "id"),
     }
@@ -108,15 +117,30 @@ _MECHANISMS: Final = frozenset({auth.AUTH, sasl2.AUTHENTICATE})
 # With bodies: what is a secret by its name, in whatever namespace.
 _SECRET_TEXTS: Final = frozenset(
     {
-        "password", "old_password", "digest", "token", "secret", "key", "hashed-token", "header", "preauth", "pin",
-        "new_password", "passphrase", "psk", "credential", "credentials", "authorization", "task-data", "hash",
+        "digest", "key", "hashed-token", "header", "preauth", "pin", "psk", "authorization", "task-data", "hash",
         "salt", "parameters", "handshake", "verify", "result", "cookie", "device",
     }
 )  # fmt: skip
 _SECRET_ATTRIBUTES: Final = frozenset(
-    {"password", "token", "secret", "pwd", "key", "key-params", "key-salt", "ufrag", "url", "credential", "pin"}
+    {"pwd", "key", "key-params", "key-salt", "ufrag", "url", "pin", "psk", "authorization", "preauth", "cookie"}
 )
-_SECRET_FIELD: Final = re.compile(rb"pass|secret|token|pin\b|otp|key|credential|auth", re.IGNORECASE)
+_SECRET_NAME: Final = re.compile(
+    r"passw|passphrase|passcode|passwd|secret|token|credential|signature|api[-_]?key", re.IGNORECASE
+)
+_SECRET_FIELD: Final = re.compile(
+    r"pass|pwd|pw\b|secret|token|pin\b|otp|key|credential|auth|cookie|psk|landing|^uri$", re.IGNORECASE
+)  # the last two: addresses that hold the token of an invitation (XEP-0401 section 3.1)
+_SECRET_TAGS: Final = frozenset(
+    {
+        # Addresses that hold the token of an upload (the first versions of XEP-0363), or of an invitation (XEP-0401).
+        *(f"{{{upload}}}{name}" for upload in ("urn:xmpp:http:upload", "eu:siacs:conversations:http:upload")
+          for name in ("put", "get")),
+        "{urn:xmpp:invite#invite}uri",
+    }
+)  # fmt: skip
+# Elements of a login: a client that is being debugged may say them in a wrong namespace.
+_LOGIN_NAMES: Final = frozenset({"auth", "response", "challenge", "success", "authenticate"})
+_LOGIN_NAMESPACES: Final = (_SASL, _SASL2, "{urn:xmpp:scram-upgrade:")
 _OWN_KEYS: Final = frozenset({f"{{{ns.DIALBACK}}}result", f"{{{ns.DIALBACK}}}verify", f"{{{ns.COMPONENT}}}handshake"})
 _NO_SECRETS: Final = frozenset({"result", "verify", "hash", "header"})  # elsewhere these are ordinary names
 
@@ -137,7 +161,10 @@ class Content:
         if tag in _TEXTS:
             return Rule.KEEP
         if self.bodies:
-            return Rule.SEAL if _is_secret(tag) else Rule.KEEP
+            if _is_secret(tag, depth):
+                return Rule.SEAL
+            # Of a login nothing stays that is not listed above; what stands in its elements has rules of its own.
+            return Rule.HIDE if tag.startswith(_LOGIN_NAMESPACES) and tag not in _ERROR_TEXTS else Rule.KEEP
         if tag in _ERROR_TEXTS:
             return Rule.IF_TOLD
         return Rule.VALUE if tag in _VALUES else Rule.HIDE
@@ -152,9 +179,9 @@ class Content:
         known = _FORM_TYPE.fullmatch(value) is not None and value.startswith(_FORM_TYPE_HEADS)
         return Rule.KEEP if known else Rule.HIDE
 
-    def field(self, var: bytes, kind: bytes) -> Rule:
-        """Say what becomes of the values of another field of a form."""
-        secret = kind == b"text-private" or _SECRET_FIELD.search(var) is not None
+    def field(self, var: str, *, is_private: bool) -> Rule:
+        """Say what becomes of the values of another field of a form; ``is_private``: it is, or was once, said so."""
+        secret = is_private or _SECRET_FIELD.search(var) is not None
         return Rule.KEEP if self.bodies and not secret else Rule.HIDE
 
     def attribute(self, tag: str, name: str, raw: bytes) -> Rule:
@@ -165,15 +192,24 @@ class Content:
             return Rule.ALIAS
         if name == "mechanism" and tag in _MECHANISMS:
             return Rule.MECHANISM
+        if (tag, name) in _ALWAYS_HIDDEN:
+            return Rule.HIDE
         if self.bodies:
-            return Rule.HIDE if name.rpartition(":")[2] in _SECRET_ATTRIBUTES else Rule.KEEP
+            return Rule.HIDE if _is_secret_attribute(name) else Rule.KEEP
         if (pattern := _ATTRIBUTE_VALUES.get(name)) is not None:
             return Rule.KEEP if pattern.fullmatch(raw.strip()) else Rule.HIDE
         return Rule.KEEP if name in _ATTRIBUTES else Rule.HIDE
 
 
-def _is_secret(tag: str) -> bool:
+def _is_secret(tag: str, depth: int) -> bool:
     local = tag.rpartition("}")[2].lower()
-    if tag in _OWN_KEYS:
+    if tag in _OWN_KEYS or tag in _SECRET_TAGS or _SECRET_NAME.search(local) is not None:
+        return True
+    if depth == 0 and local in _LOGIN_NAMES and not tag.startswith(_LOGIN_NAMESPACES):
         return True
     return local in _SECRET_TEXTS and (local not in _NO_SECRETS or tag.startswith((_SASL2, f"{{{ns.UPLOAD}}}")))
+
+
+def _is_secret_attribute(name: str) -> bool:
+    local = name.rpartition(":")[2].lower()
+    return local in _SECRET_ATTRIBUTES or _SECRET_NAME.search(local) is not None

@@ -163,7 +163,6 @@ class Gate:
         self._ring.clear()
         self._ledger.may_keep(-self._kept)
         self._kept = 0
-        self._begun = True
         self._write(b"".join(parts))
 
     def _write(self, data: bytes) -> None:
@@ -176,6 +175,7 @@ class Gate:
                 self._ledger.cut_off("capture.queue_bytes_max")
                 self.close()
             return
+        self._begun = True
         self._written += len(data)
         self._written_n = self._last_n
 

@@ -57,6 +57,7 @@ _DECLARATION_BEGINS: Final = (b"<?xml ", b"<?xml\t", b"<?xml\r", b"<?xml\n")
 _STARTS: Final = frozenset({auth.AUTH, sasl2.AUTHENTICATE})
 _ENDS: Final = frozenset({auth.SUCCESS, auth.FAILURE, sasl2.SUCCESS, sasl2.FAILURE})
 _DEPTH_MAX: Final = 256  # libxml2 stops there; what is deeper is not looked at
+_PRIVATE_FIELDS_MAX: Final = 64  # of forms, by name
 _COLLECTED_OCTETS_MAX: Final = 6 * TEXT_CHARS_MAX  # of a payload: longer ones are no base64 to the log either
 
 
@@ -129,6 +130,7 @@ class Redactor:
         self._alias = alias
         self._sides = {side: _Side() for side in Side}
         self._attempt: PayloadFiller | None = None
+        self._private: set[str] = set()  # fields of forms
 
     def forget_login(self) -> None:
         """TLS is up: what was said in clear counts no more (RFC 6120 section 5.4.3.3)."""
@@ -173,6 +175,15 @@ class Redactor:
         if not data:
             return text
         return base64.b64encode(filled).decode() if encoding == "strict" else respell(text, filled)
+
+    def is_private(self, var: str, *, said_so: bool) -> bool:
+        """Return whether a form of this session said ``text-private`` of a field of that name: answers need not.
+
+        XEP-0004 section 3.2: the fields of a form of type "submit" may be without a type.
+        """
+        if said_so and len(self._private) < _PRIVATE_FIELDS_MAX:
+            self._private.add(var)
+        return said_so or var in self._private
 
     def alias(self, raw: bytes) -> bytes:
         """Return what stands for an id."""
@@ -314,8 +325,9 @@ class _Walk:
                     self._put(start, end, _bang)
             at = attribute.end()
         self._put(at, token.end - (2 if token.kind is Kind.EMPTY else 1), _keep_markup)
-        if tag == FIELD and var != b"FORM_TYPE":
-            opened.field = self._content.field(var, kind)
+        if tag == FIELD and (field := decoded(var)) != "FORM_TYPE":
+            is_private = self._redactor.is_private(field, said_so=decoded(kind) == "text-private")
+            opened.field = self._content.field(field, is_private=is_private)
         if not self._open and tag in _STARTS:
             self._redactor.begin_attempt(mechanism)
 

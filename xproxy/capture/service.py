@@ -166,8 +166,13 @@ class CaptureService:
             if gate.is_written:
                 run.lost += 1
             gate.cut(reason)
-        run.store.finish()
-        self._finishing = run.store
+        if reason == "shutdown":
+            failure = run.store.close()  # first, so that the record says how it ended
+            if failure is not None:
+                reason, problem = "disk", failure.message
+        else:
+            run.store.finish()
+            self._finishing = run.store
         if reason not in ("asked", "shutdown"):
             log.error("capturing ended: %s", problem or reason)
         self._note(
@@ -186,8 +191,8 @@ class CaptureService:
     def close(self) -> None:
         """The proxy ends: capturing does, and everything is written. Blocks, at most some seconds."""
         self.stop("shutdown")
-        if self._finishing is not None:
-            self._finishing.close()
+        if self._finishing is not None and (failure := self._finishing.close()) is not None:
+            _not_all_written(failure)
 
     def status(self) -> CaptureStatus:
         """Return how it stands."""
@@ -269,10 +274,13 @@ class CaptureService:
         try:
             token.run_sync_soon(self._stop_for_the_disk, problem)
         except trio.RunFinishedError:
-            log.error("%s", problem)
+            _not_all_written(problem)
 
     def _stop_for_the_disk(self, problem: FileProblem) -> None:
-        self.stop("disk", problem=problem.message)
+        if self._run is not None and self._run.store.problem is problem:
+            self.stop("disk", problem=problem.message)
+        else:  # of a capture that was stopped before: the one of now, if there is one, goes on
+            _not_all_written(problem)
 
     # What all sessions share ----------------------------------------------------------------------------------------
 
@@ -304,6 +312,10 @@ class CaptureService:
             "capture.waiting_bytes_max": run.settings.waiting_bytes_max,
         }
         self._note(LimitReached(limit=why, value=values[why], closes=False))
+
+
+def _not_all_written(problem: FileProblem) -> None:
+    log.error("the end of a capture is not written: %s", problem.message)
 
 
 class _Ledger:

@@ -27,7 +27,7 @@ class CaptureStore:
         self._waiting: dict[str, list[bytes]] = {}
         self._waiting_bytes = 0
         self._closing = False
-        self._failed = False
+        self._problem: FileProblem | None = None
         self._thread = threading.Thread(target=self._run, name="xproxy-capture", daemon=True)
         self._new: set[str] = set()  # of those that wait: files to be made
 
@@ -57,7 +57,7 @@ class CaptureStore:
     def append(self, name: str, data: bytes, *, is_new: bool) -> bool:
         """Have ``data`` appended to the file ``name``, made if ``is_new``; False: no room, or the disk has failed."""
         with self._lock:
-            if self._failed or self._closing or self._waiting_bytes + len(data) > self._queue_bytes_max:
+            if self._problem is not None or self._closing or self._waiting_bytes + len(data) > self._queue_bytes_max:
                 return False
             self._waiting.setdefault(name, []).append(data)
             if is_new:
@@ -72,10 +72,23 @@ class CaptureStore:
             self._closing = True
             self._lock.notify()
 
-    def close(self) -> None:
-        """Write what waits and end. Blocks, at most some seconds."""
+    def close(self) -> FileProblem | None:
+        """Write what waits and end. Blocks, at most some seconds; return why not all of it is written."""
         self.finish()
         self._thread.join(_CLOSE_SECONDS_MAX)
+        if self._thread.is_alive():
+            return FileProblem(
+                f"writing the end of the captures in {self._directory} took longer than {_CLOSE_SECONDS_MAX:.0f} s",
+                "choose a faster one, --capture DIR",
+                path=self._directory,
+            )
+        return self.problem
+
+    @property
+    def problem(self) -> FileProblem | None:
+        """Return why something could not be written."""
+        with self._lock:
+            return self._problem
 
     def _run(self) -> None:
         while True:
@@ -110,7 +123,7 @@ class CaptureStore:
 
     def _fail(self, problem: FileProblem) -> None:
         with self._lock:
-            self._failed = True
+            self._problem = problem
             self._waiting = {}
             self._waiting_bytes = 0
         self._on_failure(problem)

@@ -1,0 +1,137 @@
+"""Capturing from its begin to its end, and what is said when not all of it can be written."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.taping import BEGIN_NS, CLIENT, OBSERVER, SERVER, TRACE_ID
+from xproxy.capture.service import CaptureService, CoreSettings
+from xproxy.capture.trace import read_trace
+from xproxy.config.capture import CaptureSettings
+from xproxy.config.stream import StreamLimits, StreamPolicy
+from xproxy.events import Event
+from xproxy.events.capture import CaptureStopped
+from xproxy.events.connection import ConnectionAccepted
+from xproxy.proxy.seams import SessionCore
+from xproxy.record.recorder import SessionRecorder
+from xproxy.xmpp.actions import LegMode
+from xproxy.xmpp.memory import Memory
+from xproxy.xmpp.names import NameTally
+
+
+class Proxy:
+    """A proxy as far as its captures see it."""
+
+    def __init__(self, **settings: object) -> None:
+        self.events: list[Event] = []
+        self.settings = settings
+        self.service = CaptureService(
+            settings=CaptureSettings(),
+            observer=OBSERVER,
+            correlation_key=b"k" * 32,
+            core_settings=lambda: CoreSettings(limits=StreamLimits(), policy=StreamPolicy(), memory=Memory()),
+            note=self.events.append,
+            wall_ns=lambda: BEGIN_NS,
+        )
+
+    def start(self, directory: Path) -> None:
+        self.service.start(CaptureSettings(directory=directory, **self.settings))  # type: ignore[arg-type]
+
+    def connect(self, trace_id: str = TRACE_ID) -> None:
+        """A client connects, and says nothing yet."""
+        recorder, new_session = self.service.session(
+            trace_id, SessionRecorder(trace_id=trace_id, observer=OBSERVER), _no_session
+        )
+        recorder.record(ConnectionAccepted(client=CLIENT, listener=SERVER), BEGIN_NS)
+        new_session(LegMode.CLEAR, BEGIN_NS, NameTally(1_000)).tick(BEGIN_NS)
+
+    @property
+    def stopped(self) -> list[CaptureStopped]:
+        return [event for event in self.events if isinstance(event, CaptureStopped)]
+
+
+def files(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def _no_session(mode: LegMode, at_ns: int, names: NameTally) -> SessionCore:
+    raise AssertionError("the capture makes its own")
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Return a function: the disk of that directory is full from now on."""
+    write, open_, full, whose = os.write, os.open, set[Path](), dict[int, Path]()
+
+    def opened(path: Path, *arguments: int) -> int:
+        descriptor = open_(path, *arguments)
+        whose[descriptor] = Path(path).parent
+        return descriptor
+
+    def written(descriptor: int, data: bytes) -> int:
+        if whose.get(descriptor) in full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data)
+
+    monkeypatch.setattr("xproxy.capture.store.os.open", opened)
+    monkeypatch.setattr("xproxy.capture.store.os.write", written)
+    return full.add
+
+
+async def test_a_capture_is_written_when_the_proxy_ends(tmp_path: Path) -> None:
+    proxy = Proxy()
+    proxy.start(tmp_path)
+    proxy.connect()
+    proxy.service.close()
+    (file,) = files(tmp_path)
+    assert len(list(read_trace(file))) > 2
+    assert [(event.reason, event.problem) for event in proxy.stopped] == [("shutdown", None)]
+
+
+async def test_what_a_full_disk_does_not_take_at_the_end_is_said_in_the_record(
+    tmp_path: Path, full_disk: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy()
+    proxy.start(tmp_path)
+    full_disk(tmp_path)
+    proxy.connect()
+    proxy.service.close()
+    (stopped,) = proxy.stopped
+    assert stopped.reason == "disk"
+    assert stopped.problem is not None
+    assert "No space left on device" in stopped.problem
+    assert "capturing ended" in caplog.text
+
+
+async def test_a_full_disk_of_a_capture_that_was_stopped_does_not_end_the_next(
+    tmp_path: Path, full_disk: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = Proxy()
+    proxy.start(tmp_path / "one")
+    full_disk(tmp_path / "one")
+    proxy.connect()
+    first = proxy.service._run
+    assert first is not None
+    proxy.service.stop()
+    proxy.start(tmp_path / "two")
+    await trio.to_thread.run_sync(first.store.close)
+    await trio.testing.wait_all_tasks_blocked()
+    assert proxy.service.status().directory == tmp_path / "two"
+    assert "the end of a capture is not written: cannot write the capture" in caplog.text
+    proxy.connect("f" * 32)
+    proxy.service.close()
+    assert [event.reason for event in proxy.stopped] == ["asked", "shutdown"]
+    assert len(files(tmp_path / "two")) == 1
+
+
+async def test_a_file_never_begins_with_its_end(tmp_path: Path) -> None:
+    proxy = Proxy(session_bytes_max=10)
+    proxy.start(tmp_path)
+    proxy.connect()
+    proxy.service.close()
+    assert files(tmp_path) == []
