@@ -157,10 +157,15 @@ step() { # step NAME COMMAND...: run it; the first failure gives the exit code
 step "format" "$bin/ruff" format --check .
 step "lint" "$bin/ruff" check .
 step "types" "$bin/mypy"
-portable() { # what depends on the system, without what only Linux has: as on macOS
-    XPROXY_PORTABLE=1 "$bin/python" -m pytest -q -p no:cacheprovider tests/test_system.py \
-        tests/proxy/test_plane.py tests/proxy/test_relay.py tests/proxy/test_secure.py tests/proxy/test_passthrough.py \
-        tests/proxy/test_listener.py tests/journal/test_storage.py tests/journal/test_writer.py tests/test_app.py \
+portable() { # what depends on the system, without what only Linux has: as on macOS. With --long all but real servers
+    if [ -n "$long" ]; then
+        set -- $long tests --ignore=tests/integration
+    else
+        set -- tests/test_system.py tests/test_app.py tests/proxy/test_plane.py tests/proxy/test_relay.py \
+            tests/proxy/test_secure.py tests/proxy/test_passthrough.py tests/proxy/test_listener.py \
+            tests/journal/test_storage.py tests/journal/test_writer.py
+    fi
+    XPROXY_PORTABLE=1 "$bin/python" -m pytest -q -p no:cacheprovider "$@" \
         'tests/integration/test_slixmpp.py::test_outcome_is_the_same_and_the_log_is_as_agreed[login-starttls]' >&2
 }
 [ $# != 0 ] || step "portable" portable

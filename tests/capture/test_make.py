@@ -273,6 +273,32 @@ def test_a_resumed_connection_goes_on_with_its_session(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_what_stream_management_says_again_stands_once(tmp_path: Path) -> None:
+    sm = "xmlns='urn:xmpp:sm:3'"
+    message = "<message from='b@x' id='m{}'><body>lost</body></message>"
+    first: list[Saying | Tls] = [
+        *login("alice"),
+        (C, f"<enable {sm} resume='true'/>"),
+        (S, f"<enabled {sm} id='alias-1' resume='true'/>"),
+        (S, message.format(1) + message.format(2)),
+        (C, "<message to='b@x'><body>here</body></message>"),
+    ]
+    second: list[Saying | Tls] = [
+        *login("alice")[:-2],
+        (C, f"<resume {sm} previd='alias-1' h='1'/>"),
+        (S, f"<resumed {sm} previd='alias-1' h='0'/>" + message.format(2) + message.format(3)),
+        (C, "<message to='b@x'><body>here</body></message><presence/>"),
+        *LEAVE,
+    ]
+    path_1, path_2 = tmp_path / "1.xcap.jsonl", tmp_path / "2.xcap.jsonl"
+    meta = attrs.evolve(META, redaction="bodies-1")
+    path_1.write_bytes(render(lines_of(first), meta))
+    path_2.write_bytes(render(lines_of(second, at_ns=AT_NS + 10_000_000_000), meta))
+    made = make_cassette([path_1, path_2], by="x")
+    ids = [event.stanza.get("id") for event in made.cassette.events if event.stanza is not None]
+    assert ids == ["${id:1}", "${id:2}", "", "${id:3}", ""]
+
+
 def test_a_refused_login_is_one_again(tmp_path: Path) -> None:
     failure = "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><not-authorized/></failure>"
     made = make(tmp_path, [*login("alice")[:8], (C, auth("alice")), (S, failure), *LEAVE])

@@ -14,7 +14,7 @@ from xproxy.capture.service import CaptureService, CoreSettings
 from xproxy.capture.trace import read_trace
 from xproxy.config.capture import CaptureSettings
 from xproxy.config.stream import StreamLimits, StreamPolicy
-from xproxy.events import Event
+from xproxy.events import Endpoint, Event
 from xproxy.events.capture import CaptureStopped
 from xproxy.events.connection import ConnectionAccepted
 from xproxy.proxy.seams import SessionCore
@@ -22,6 +22,7 @@ from xproxy.record.recorder import SessionRecorder
 from xproxy.xmpp.actions import LegMode
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.names import NameTally
+from xproxy.xmpp.session import Session
 
 
 class Proxy:
@@ -42,12 +43,12 @@ class Proxy:
     def start(self, directory: Path) -> None:
         self.service.start(CaptureSettings(directory=directory, **self.settings))  # type: ignore[arg-type]
 
-    def connect(self, trace_id: str = TRACE_ID) -> None:
+    def connect(self, trace_id: str = TRACE_ID, *, client: Endpoint = CLIENT) -> None:
         """A client connects, and says nothing yet."""
         recorder, new_session = self.service.session(
-            trace_id, SessionRecorder(trace_id=trace_id, observer=OBSERVER), _no_session
+            trace_id, SessionRecorder(trace_id=trace_id, observer=OBSERVER), _session
         )
-        recorder.record(ConnectionAccepted(client=CLIENT, listener=SERVER), BEGIN_NS)
+        recorder.record(ConnectionAccepted(client=client, listener=SERVER), BEGIN_NS)
         new_session(LegMode.CLEAR, BEGIN_NS, NameTally(1_000)).tick(BEGIN_NS)
 
     @property
@@ -59,8 +60,10 @@ def files(directory: Path) -> list[Path]:
     return list(directory.iterdir())
 
 
-def _no_session(mode: LegMode, at_ns: int, names: NameTally) -> SessionCore:
-    raise AssertionError("the capture makes its own")
+def _session(mode: LegMode, at_ns: int, names: NameTally) -> SessionCore:
+    return Session(
+        limits=StreamLimits(), policy=StreamPolicy(), mode=mode, at_ns=at_ns, memory=Memory(), strangers=names
+    )
 
 
 @pytest.fixture
@@ -135,3 +138,24 @@ async def test_a_file_never_begins_with_its_end(tmp_path: Path) -> None:
     proxy.connect()
     proxy.service.close()
     assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("net", "ips"),
+    [
+        ("::ffff:192.0.2.0/120", ["192.0.2.9"]),
+        ("::ffff:192.0.2.9", ["192.0.2.9"]),
+        ("192.0.2.0/24", ["192.0.2.9"]),
+        ("2001:db8::/32", ["2001:db8::7"]),
+        ("::/0", ["2001:db8::7"]),
+        ("0.0.0.0/0", ["192.0.2.9", "198.51.100.9"]),
+    ],
+)
+async def test_a_network_may_be_written_either_way(net: str, ips: list[str], tmp_path: Path) -> None:
+    proxy = Proxy(net=net)
+    proxy.start(tmp_path)
+    clients = ["192.0.2.9", "198.51.100.9", "2001:db8::7"]
+    for number, ip in enumerate(clients):
+        proxy.connect(f"{number:032x}", client=Endpoint(ip, 50_000))
+    proxy.service.close()
+    assert {clients[int(file.name.partition("-")[2].partition(".")[0], 16)] for file in files(tmp_path)} == set(ips)

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import platform
 import re
 import shlex
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -188,3 +190,22 @@ def test_a_port_that_is_taken_is_named(xproxy: RunXproxy) -> None:
     assert "stop it, or choose another port" in result.err
     (record,) = result.out.splitlines()
     assert "journal-opened" in record
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
+def test_threads_share_one_heap(tmp_path: Path) -> None:
+    script = f"""
+import ctypes, threading
+from xproxy.cli.run import keep_one_heap
+keep_one_heap()
+threads = [threading.Thread(target=lambda: [bytearray(100_000) for _ in range(100)]) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+file = ctypes.c_void_p(libc.fopen({str(tmp_path / "heaps").encode()!r}, b"w"))
+libc.malloc_info(0, file)
+libc.fclose(file)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert (tmp_path / "heaps").read_text().count("<heap nr=") == 1

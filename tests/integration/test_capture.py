@@ -195,6 +195,12 @@ def test_a_proxy_that_is_killed_leaves_what_was_captured(
     assert len(files) == 2
     lines = [len(list(read_trace(file))) for file in files]
     assert min(lines) > 10
+    replayed = [json.loads(line) for line in xproxy("replay", "offline", *files, "--json").stdout.splitlines()]
+    whole, cut = ({at(record, "event.action") for record in replayed if at(record, "trace.id") == trace_of(file)}
+                  for file in files)  # fmt: skip
+    assert "connection-closed" in whole
+    assert "session-established" in cut
+    assert "connection-closed" not in cut
 
 
 def stanzas_of(pcap: Path, *arguments: str) -> Counter[str]:

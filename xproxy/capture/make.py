@@ -21,6 +21,7 @@ from xproxy.capture.story import Moment, Story, read_stories
 from xproxy.capture.volatile import Templates
 from xproxy.errors import UsageProblem
 from xproxy.events import Side
+from xproxy.peer.sm import parse_h
 from xproxy.xmpp import ns
 
 _PING: Final = "urn:xmpp:ping"
@@ -50,6 +51,7 @@ class _Thread:
     resource: str | None = None
     sm: Literal["no", "yes", "resume"] = "no"
     sm_id: str | None = None
+    said: dict[Side, int] = attrs.field(factory=lambda: dict.fromkeys(Side, 0))  # stanzas since stream management
     login_features: tuple[Node, ...] = ()
     session_features: tuple[Node, ...] = ()
     registers: str | None = None  # the user name of a registration
@@ -111,7 +113,8 @@ class _Telling:
         self._events: list[_Draft] = []
         self._bind_id: str | None = None
         self._previd: str | None = None
-        self._resumed_h: int | None = None
+        self._client_has = 0  # of the server's stanzas, as the client said when it resumed
+        self._again = dict.fromkeys(Side, 0)  # stanzas that are said again after a resumption (XEP-0198 section 5)
         self._dropped_pings: set[str] = set()
         self._optional_pings: set[str] = set()
         self._logged_in = False
@@ -197,16 +200,26 @@ class _Telling:
                 resumable = node.get("resume") in ("true", "1")
                 thread.sm = "resume" if resumable else "yes"
                 thread.sm_id = node.get("id") or None
+                thread.said = dict.fromkeys(Side, 0)
             case "resume":
                 self._previd = node.get("previd")
+                self._client_has = parse_h(node.attributes.get("h")) or 0
             case "resumed":
                 old = next((each for each in self._threads if each.sm_id and each.sm_id == self._previd), None)
                 if old is not None:
                     self._thread = old
+                    # They stand where they were said first: in a replay stream management says them again by itself.
+                    server_has = parse_h(node.attributes.get("h")) or 0
+                    self._again[Side.SERVER] = max(0, old.said[Side.SERVER] - self._client_has)
+                    self._again[Side.CLIENT] = max(0, old.said[Side.CLIENT] - server_has)
                 self._add(moment, What.RESUME, Side.CLIENT)
 
     def _stanza(self, moment: Moment, node: Node) -> None:
         thread, id_ = self._thread, node.get("id")
+        if self._again[moment.by]:
+            self._again[moment.by] -= 1
+            return
+        thread.said[moment.by] += 1
         if node.local == "iq" and (bind := node.child(ns.BIND, "bind")) is not None:
             if moment.by is Side.CLIENT:
                 self._bind_id = id_

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 REDACTION: Final = "default-1"  # the rules of xproxy.capture.content, and their version
 REDACTION_BODIES: Final = "bodies-1"
+_MAPPED_BITS: Final = 96  # of a v4-mapped address, before the IPv4 one
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +81,7 @@ class _Run:
         self.store = store
         self.wanted = Wanted(
             jid=None if settings.jid is None else str(Jid.from_text(settings.jid).bare),
-            net=None if settings.net is None else ipaddress.ip_network(settings.net, strict=False),
+            net=None if settings.net is None else _network(settings.net),
             actions=frozenset(settings.trigger_actions),
         )
         self.gates: set[Gate] = set()
@@ -312,6 +313,16 @@ class CaptureService:
             "capture.waiting_bytes_max": run.settings.waiting_bytes_max,
         }
         self._note(LimitReached(limit=why, value=values[why], closes=False))
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return a network; of IPv4 ones written as IPv6 (RFC 4291 section 2.5.5.2) the IPv4 one, as clients are shown."""
+    net = ipaddress.ip_network(text, strict=False)
+    if isinstance(net, ipaddress.IPv6Network) and net.prefixlen >= _MAPPED_BITS:
+        mapped = net.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, net.prefixlen - _MAPPED_BITS))
+    return net
 
 
 def _not_all_written(problem: FileProblem) -> None:

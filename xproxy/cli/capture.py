@@ -265,7 +265,7 @@ def start(
     actions: str | None,
     bodies: bool,
 ) -> int:
-    """Capture the sessions that begin from now on, into DIR (default: as configured)."""
+    """Capture the sessions that begin from now on, into DIR. What is not given is as configured."""
     asked = {
         "directory": None if directory is None else str(directory.absolute()),
         "jid": jid,

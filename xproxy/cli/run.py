@@ -1,6 +1,7 @@
 """``xproxy run``: the proxy in front of a server."""
 
 import contextlib
+import ctypes
 import gc
 import logging
 import os
@@ -20,6 +21,8 @@ from xproxy.control.systemd import Notifier, take_passed_sockets
 from xproxy.errors import FileProblem
 
 GC_OBJECTS: Final = 10_000  # new ones, above those that have gone, until it looks: ten sessions that are set up
+
+_M_ARENA_MAX: Final = -8  # malloc.h
 
 _EPILOG = """\b
 Every option can also be given by environment: --log-level is XPROXY_LOG_LEVEL, -c is XPROXY_CONFIG; XPROXY_LISTEN
@@ -98,6 +101,7 @@ def run(config_file: Path | None, ready_file: Path | None, **options: object) ->
     passed = take_passed_sockets(os.environ, os.getpid())
     settings = read()
     spare_the_collector()
+    keep_one_heap()
     trio.run(_run, partial(app.run, settings, reread=read, signals=True, passed=passed, notifier=notifier), ready_file)
 
 
@@ -111,6 +115,16 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_OBJECTS, 10, 10)
+
+
+def keep_one_heap() -> None:
+    """Have glibc's malloc use one heap, before there are threads; elsewhere nothing is done.
+
+    It gives each thread a heap of its own, and what one makes and another lets go, as records are, leaves holes: memory
+    grew by 10 MiB in 10 000 sessions though no more of it was in use.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 async def _run(run_app: Callable[..., Awaitable[None]], ready_file: Path | None) -> None:

@@ -1,5 +1,7 @@
 """Capturing over the control socket: ``GET /v1/capture``, ``POST /v1/capture/start`` and ``/stop``.
 
+What a request does not name is as configured: filters of the configuration hold until others are named.
+
 What capturing does is in the log by its own events, with who asked for it; the server's ``config-changed`` says that
 somebody asked.
 """
@@ -39,16 +41,16 @@ class _Operations:
         directory = request.text("directory")
         if directory is not None and not Path(directory).is_absolute():
             raise Refused(400, f"{directory} is no absolute path", "the proxy may run in another directory")
-        bodies = request.body.get("bodies", False)
+        configured = self._settings.capture
+        bodies = request.body.get("bodies", configured.bodies)
         if not isinstance(bodies, bool):
             raise Refused(400, "bodies must be true or false")
-        configured = self._settings.capture
         wanted = attrs.evolve(
             configured,
             directory=configured.directory if directory is None else Path(directory),
-            jid=request.text("jid"),
-            net=request.text("net"),
-            actions=request.text("actions"),
+            jid=request.text("jid") or configured.jid,
+            net=request.text("net") or configured.net,
+            actions=request.text("actions") or configured.actions,
             bodies=bodies,
         )
         self._check(wanted)

@@ -54,19 +54,25 @@ def open_control_socket(path: Path) -> Iterator[socket.socket]:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        inode = _bind(sock, path)
+        ours = _bind(sock, path)
         try:
             yield sock
         finally:
             with suppress(OSError):
-                if path.lstat().st_ino == inode:
+                if _identity(path) == ours:
                     path.unlink()
     finally:
         sock.close()
 
 
-def _bind(sock: socket.socket, path: Path) -> int:
-    """Bind and listen; return the inode of the file."""
+def _identity(path: Path) -> tuple[int, int]:
+    """Return what tells the file at ``path`` from one that takes its place: a file system gives an inode out again."""
+    status = path.lstat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def _bind(sock: socket.socket, path: Path) -> tuple[int, int]:
+    """Bind and listen; return the identity of the file."""
     hint = "choose another directory with --state DIR, or write enabled = false in [control]"
     try:
         if path.exists() or path.is_symlink():
@@ -79,12 +85,12 @@ def _bind(sock: socket.socket, path: Path) -> int:
                 os.fchmod(sock.fileno(), 0o600)
             sock.bind(name)
         path.chmod(0o600)
-        inode = path.lstat().st_ino
+        identity = _identity(path)
         sock.listen(BACKLOG)
         sock.setblocking(False)
     except OSError as error:
         raise FileProblem.from_os_error(error, doing="make the control socket", path=path, hint=hint) from error
-    return inode
+    return identity
 
 
 class ControlServer:
