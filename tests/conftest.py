@@ -7,6 +7,7 @@ skips and says so; with XPROXY_REQUIRE_INTEGRATION=1, as in CI, a skipped integr
 
 import os
 import shutil
+import signal
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -25,6 +26,12 @@ REQUIRE_INTEGRATION = os.environ.get("XPROXY_REQUIRE_INTEGRATION", "") not in ("
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="also run the tests marked long (minutes)")
+
+
+def pytest_configure() -> None:
+    # A shell starts background jobs with SIGINT ignored; what a test starts would inherit that and never be stopped.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
