@@ -17,6 +17,7 @@ said to be lost.
 """
 
 import base64
+import codecs
 import hashlib
 import hmac
 import re
@@ -366,6 +367,10 @@ class _Walk:
 
     def _hide(self, kind: Kind, start: int, end: int) -> None:
         if not self._open:  # between elements it matters where white space ends
+            # A stream may begin so, a restarted one too, and says it only with its header; or it is cut off in it.
+            begin = self._octets[start : min(end, start + len(codecs.BOM_UTF8))]
+            if codecs.BOM_UTF8.startswith(begin):
+                start += len(begin)
             self._put(start, end, lambda octets: _WORD.sub(lambda word: hide_text(word[0]), octets))
             return
         self._put(start, end, hide_verbatim if kind is Kind.CDATA else hide_text)
