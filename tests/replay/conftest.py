@@ -21,7 +21,7 @@ from xproxy.replay.settings import ReplaySettings
 
 SAMPLE = Path(__file__).parent.parent / "vectors" / "cassettes" / "v2.xmpp.xml"
 PASSWORD = "canary-juliet"
-QUICK = ReplaySettings(step_seconds=0.4, total_seconds=10, linger_seconds=0.1)
+QUICK = ReplaySettings(step_seconds=2, total_seconds=10, linger_seconds=0.1)
 
 
 @pytest.fixture(scope="session")

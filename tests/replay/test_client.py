@@ -1,6 +1,7 @@
 """The fake client, against the fake server: each is the other's judge."""
 
 import attrs
+import pytest
 
 from tests.replay.conftest import PASSWORD, QUICK, Play, Stage
 from xproxy.capture.cassette import Cassette, numbered
@@ -54,6 +55,7 @@ async def test_what_the_server_says_otherwise_is_a_mismatch(play: Play, sample: 
     assert stage.kinds == []
 
 
+@pytest.mark.slow
 async def test_what_the_server_no_longer_says_is_missing(play: Play, sample: str) -> None:
     parsed = parse_cassette(sample.encode())
     less = attrs.evolve(parsed, events=numbered(event for event in parsed.events if event.number != 6))
@@ -97,6 +99,7 @@ async def test_a_wrong_password_is_a_failed_login(play: Play, sample: str) -> No
     assert "canary" not in repr(report) + repr(stage.report)
 
 
+@pytest.mark.slow
 async def test_an_untrusted_certificate_is_a_tls_failure(play: Play, sample: str) -> None:
     import ssl
 
@@ -189,6 +192,7 @@ QUIET = """<cassette xmlns="urn:xproxy:cassette" version="2"><account name="juli
 </script></cassette>"""
 
 
+@pytest.mark.slow
 async def test_silence_can_be_asked_for(play: Play) -> None:
     expect = '<expect-none in="juliet" from="client" for="0.2"/>'
     slow = attrs.evolve(QUICK, pace="recorded", gap_seconds_max=0.4)
@@ -205,8 +209,6 @@ async def test_silence_can_be_asked_for(play: Play) -> None:
 
 
 async def test_nobody_listening_is_the_environment(sample: str) -> None:
-    import pytest
-
     from tests.support.ports import free_ports
     from xproxy.errors import AddressProblem
 

@@ -20,6 +20,7 @@ async def entered(stage: Stage) -> Client:
     return client
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "octets",
     [
@@ -43,7 +44,7 @@ async def entered(stage: Stage) -> Client:
     ],
 )
 async def test_whatever_a_client_says_there_is_a_report(octets: bytes, play: Play, sample: str) -> None:
-    async with play(sample) as stage:
+    async with play(sample, settings=attrs.evolve(QUICK, step_seconds=0.3)) as stage:
         client = await entered(stage)
         await client.send(octets)
         with trio.move_on_after(0.2):
@@ -83,6 +84,7 @@ async def test_connections_that_come_to_nothing_do_not_disturb(play: Play, sampl
     assert stage.kinds == []
 
 
+@pytest.mark.slow
 async def test_a_second_login_of_one_recorded_is_unexpected(play: Play, sample: str) -> None:
     from tests.replay.test_server import converse
 

@@ -70,6 +70,7 @@ async def test_a_missing_stanza_is_named(play: Play, sample: str) -> None:
     assert stage.report.exit_code == 1
 
 
+@pytest.mark.slow
 async def test_a_client_that_stops_talking_misses_a_stanza(play: Play, sample: str) -> None:
     async with play(sample) as stage:
         client = await log_in(stage)
@@ -146,6 +147,7 @@ async def test_a_wrong_password_is_a_failed_login(play: Play, sample: str) -> No
     assert "canary" not in repr(stage.report)
 
 
+@pytest.mark.slow
 async def test_a_certificate_that_is_not_trusted_is_a_tls_failure(play: Play, sample: str) -> None:
     import ssl
 

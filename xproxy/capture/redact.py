@@ -43,7 +43,7 @@ from xproxy.xmpp.stream import FirstLevelElement, Item, StreamHeader, StreamRead
 _UNBOUND: Final = "?"  # what a prefix stands for that was never declared
 _XML: Final = "http://www.w3.org/XML/1998/namespace"
 # What can be a name, and is read as one; it stays, as it does in the log.
-_NAME: Final = re.compile(rb"</?((?:[\w.\-:\x80-\xff]+(?=[\s/>]|\Z))?)")
+_NAME: Final = re.compile(rb"</?((?:[\w.\-:\x80-\xff]+(?=[\s/>=]|\Z))?)")
 _ATTRIBUTE: Final = re.compile(rb"""[\s]([^\s=/>'"<]+)[\s]*=[\s]*("[^"]*"|'[^']*')""")
 _INSTRUCTION: Final = re.compile(rb"<\?[\w.\-:\x80-\xff]*[^\w.\-:\x80-\xff?]?")  # and what ends its target
 _DECLARATION: Final = re.compile(

@@ -56,6 +56,9 @@ from xproxy.xmpp.session import Session
 log = logging.getLogger(__name__)
 
 _HEAD: Final[dict[str, Any]] = {"session": 1, "n": 0, "t_ns": 0, "line": 0}  # filled in when the line is written
+CHECKED_UNITS_MAX: Final = 16
+"""Of a chunk of which something was refused, units that are read again with what stands for them, 0.3 ms each."""
+
 _NO_LIMIT: Final = 1 << 62
 _NO_CHARACTER: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\xff]")
 
@@ -229,10 +232,12 @@ class Tape:
             direction.fill(b"x" * len(data))
             return
         told = frozenset(text for event in events if isinstance(text := getattr(event, "text", None), str))
-        refused = direction.is_suspect or any(_is_refusal(event, side) for event in events)
-        for unit in units:
-            direction.fill(self._redacted(side, unit, told, waiting, refused=refused))
-        direction.is_suspect = refused and direction.lexer.waiting > 0
+        refused = any(_is_refusal(event, side) for event in events)
+        for number, unit in enumerate(units):
+            is_suspect = (refused and number < CHECKED_UNITS_MAX) or (direction.is_suspect and number == 0)
+            direction.fill(self._redacted(side, unit, told, waiting, refused=is_suspect))
+        if units or refused:
+            direction.is_suspect = refused and direction.lexer.waiting > 0
         over = any(isinstance(action, CloseAction) for action in actions)
         if self._waiting_bytes > self._waiting_bytes_max:
             self._flush()  # this chunk may have completed it
