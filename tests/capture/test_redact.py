@@ -11,6 +11,7 @@ from tests.support.canary import Canary
 from tests.support.chunks import chunkings
 from tests.support.taping import LOGIN, SASL, SERVER_HEADER, TapedSession
 from xproxy.capture.again import redacted_again
+from xproxy.config.stream import StreamPolicy
 from xproxy.events import Side
 from xproxy.replay.golden import comparable
 from xproxy.replay.offline import replay
@@ -258,6 +259,15 @@ def test_half_a_byte_order_mark_is_no_other_encoding(begin: bytes, tmp_path: Pat
     session.say(C, begin)
     session.say(S, "<html>")
     session.finish()
+    same_offline(session, tmp_path)
+
+
+def test_a_declaration_behind_the_end_that_is_cut_off_stays_one(tmp_path: Path) -> None:
+    session = TapedSession(policy=StreamPolicy(on_inspection_lost_server="relay")).log_in()
+    for chunk in ("\ufeff</stream:stream>", "<?x", "ml", " version='1.0'?>"):
+        session.say(S, chunk)
+    session.finish()
+    assert "after-end" in [record.document["event"].get("reason") for record in session.records]
     same_offline(session, tmp_path)
 
 

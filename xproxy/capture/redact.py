@@ -240,7 +240,7 @@ class _Walk:
         if octets[:1] != b"<":
             self._hide(Kind.TEXT, start, end)
             return
-        if any(begin.startswith(octets) for begin in _BEGINS):
+        if any(begin.startswith(octets) for begin in (*_DECLARATION_BEGINS, *_BEGINS)):
             return
         for begin in (*_DECLARATION_BEGINS, *_BEGINS):
             if octets.startswith(begin):
