@@ -271,6 +271,14 @@ def test_a_declaration_behind_the_end_that_is_cut_off_stays_one(tmp_path: Path) 
     same_offline(session, tmp_path)
 
 
+def test_a_broken_comment_ends_where_it_did(tmp_path: Path) -> None:
+    session = TapedSession().log_in()
+    session.say(C, "<!-<!-- > --><message/>")
+    session.finish()
+    assert "not-well-formed" in [record.document["event"].get("reason") for record in session.records]
+    same_offline(session, tmp_path)
+
+
 @pytest.mark.slow
 def test_however_the_network_cuts_the_capture_says_the_same(tmp_path: Path) -> None:
     stream = b"".join(

@@ -371,7 +371,7 @@ class _Walk:
             begin = self._octets[start : min(end, start + len(codecs.BOM_UTF8))]
             if codecs.BOM_UTF8.startswith(begin):
                 start += len(begin)
-            self._put(start, end, lambda octets: _WORD.sub(lambda word: hide_text(word[0]), octets))
+            self._put(start, end, lambda octets: _WORD.sub(lambda word: _hide_word(word[0]), octets))
             return
         self._put(start, end, hide_verbatim if kind is Kind.CDATA else hide_text)
 
@@ -413,6 +413,11 @@ def _clark(raw: bytes, scope: _Scope) -> str:
     prefix, _, local = raw.decode(errors="replace").rpartition(":")
     namespace = scope.get(prefix)
     return f"{{{namespace}}}{local}" if namespace else local
+
+
+def _hide_word(octets: bytes) -> bytes:
+    """Hide text between elements, but not the end of a comment: the parser may wait for it behind a broken begin."""
+    return b"-->".join(map(hide_text, octets.split(b"-->")))
 
 
 def _bang(octets: bytes) -> bytes:
