@@ -4,7 +4,7 @@
 
 The capture is made in DIR (default: the temporary directory), a login and then messages both ways, and removed at the
 end. Replayed by the command itself, `xproxy replay offline`, whose peak of resident memory is looked at after a
-quarter of the lines and at the end (VmHWM). The bar: 15 MB/s, counted in octets of XML, and memory that does not grow.
+quarter of its octets and at the end (VmHWM). The bar: 15 MB/s, counted in octets of XML, and memory that does not grow.
 """
 
 import argparse
@@ -111,13 +111,23 @@ def replay(file: Path) -> tuple[float, int, int]:
         cwd=Path(__file__).resolve().parent.parent,
     ) as process:
         early = peak = 0
+        quarter = file.stat().st_size // 4
         while process.poll() is None:
             peak = _peak(process.pid) or peak
-            if not early and time.monotonic() - begun > 3:
+            if not early and _was_read(process.pid) > quarter:
                 early = peak
             time.sleep(0.1)
     assert process.returncode == os.EX_OK, process.returncode
     return time.monotonic() - begun, early or peak, peak
+
+
+def _was_read(pid: int) -> int:
+    """Return how many octets a process has read (rchar, proc(5)): little but the capture."""
+    try:
+        lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("rchar")), 0)
 
 
 def _peak(pid: int) -> int:

@@ -133,6 +133,38 @@ def test_a_wrong_password_shows_no_password(project: pytest.Pytester) -> None:
     assert not any("canary" in line for line in report)
 
 
+def test_a_test_that_is_run_again_is_judged_anew(project: pytest.Pytester) -> None:
+    """As pytest-rerunfailures does it: the same item, a second time."""
+    project.makeconftest(
+        """
+        from _pytest.runner import runtestprotocol
+
+        def pytest_runtest_protocol(item, nextitem):
+            for last in (False, True):
+                item._initrequest()
+                reports = runtestprotocol(item, nextitem=nextitem, log=False)
+                if last:
+                    for report in reports:
+                        item.ihook.pytest_runtest_logreport(report=report)
+            return True
+        """
+    )
+    project.makepyfile(
+        test_it="""
+        import trio, pytest
+        from talking import talk
+        runs = []
+
+        @pytest.mark.xmpp_cassette("juliet.xmpp.xml", step_seconds=0.3, total_seconds=20)
+        def test_talk(xmpp_replay_server):
+            runs.append(1)
+            assert len(runs) > 1
+            trio.run(talk, xmpp_replay_server)
+        """
+    )
+    run(project).assert_outcomes(passed=1)
+
+
 def test_asyncio_and_subprocesses_are_fine(project: pytest.Pytester) -> None:
     project.makepyfile(
         test_it="""

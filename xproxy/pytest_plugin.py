@@ -155,6 +155,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 # Judging.
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Forget an earlier run of the same test (pytest-rerunfailures): its replays are judged, and stopped."""
+    keys: tuple[pytest.StashKey[Any], ...] = (_checks, _handles, _recordings, _failed)
+    for key in keys:
+        if key in item.stash:
+            del item.stash[key]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """When the test's own code has passed, judge its replays."""

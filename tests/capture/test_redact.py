@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.canary import Canary
 from tests.support.chunks import chunkings
-from tests.support.taping import LOGIN, SASL, TapedSession
+from tests.support.taping import LOGIN, SASL, SERVER_HEADER, TapedSession
 from xproxy.capture.again import redacted_again
+from xproxy.config.stream import StreamPolicy
 from xproxy.events import Side
 from xproxy.replay.golden import comparable
 from xproxy.replay.offline import replay
@@ -227,6 +228,55 @@ def test_canary_no_spelling_of_a_login_lets_a_secret_through(text: str, tmp_path
         session.finish()
         assert canary.hits(session.capture()) == []
         same_offline(session, tmp_path)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_what_the_network_cuts_at_white_space_is_as_long_offline(size: int, tmp_path: Path) -> None:
+    session = TapedSession().log_in()
+    error = b"<iq type='error' id='e' from='a@b/c' to='d@e'><error type='cancel'><text>a  b c d</text></error></iq>"
+    for start in range(0, len(error), size):
+        session.say(S, error[start : start + size])
+    session.finish()
+    same_offline(session, tmp_path)
+    (found,) = [record.document for record in session.records if record.action == "stanza-error"]
+    assert found["xmpp"]["stanza"]["octets"] == len(error)
+
+
+def test_a_byte_order_mark_before_a_restarted_stream_stays(tmp_path: Path) -> None:
+    session = TapedSession()
+    for side, text in LOGIN[:5]:
+        session.say(side, text)
+    for octet in f"\ufeff{SERVER_HEADER}".encode():
+        session.say(S, bytes([octet]))
+    session.finish()
+    assert "byte-order-mark" in [record.document["event"].get("reason") for record in session.records]
+    same_offline(session, tmp_path)
+
+
+@pytest.mark.parametrize("begin", [b"\xef", b"\xef\xbb"])
+def test_half_a_byte_order_mark_is_no_other_encoding(begin: bytes, tmp_path: Path) -> None:
+    session = TapedSession()
+    session.say(C, begin)
+    session.say(S, "<html>")
+    session.finish()
+    same_offline(session, tmp_path)
+
+
+def test_a_declaration_behind_the_end_that_is_cut_off_stays_one(tmp_path: Path) -> None:
+    session = TapedSession(policy=StreamPolicy(on_inspection_lost_server="relay")).log_in()
+    for chunk in ("\ufeff</stream:stream>", "<?x", "ml", " version='1.0'?>"):
+        session.say(S, chunk)
+    session.finish()
+    assert "after-end" in [record.document["event"].get("reason") for record in session.records]
+    same_offline(session, tmp_path)
+
+
+def test_a_broken_comment_ends_where_it_did(tmp_path: Path) -> None:
+    session = TapedSession().log_in()
+    session.say(C, "<!-<!-- > --><message/>")
+    session.finish()
+    assert "not-well-formed" in [record.document["event"].get("reason") for record in session.records]
+    same_offline(session, tmp_path)
 
 
 @pytest.mark.slow

@@ -141,3 +141,12 @@ def test_accept_writes_what_came_and_shows_no_password(tmp_path: Path, copy: Pat
     assert "canary" not in out + err + client.stdout + client.stderr
     assert "to accept what came: xproxy replay server" in out
     assert copy.read_text() == other.read_text()
+
+
+def test_make_with_a_file_of_passwords_that_is_no_text_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "passwords").write_bytes(b"juliet=\xff\xfe\n")
+    capture = next((Path(__file__).parent.parent / "vectors" / "captures").glob("*.xcap.jsonl"))
+    assert main(["cassette", "make", str(capture), "--password-file", str(tmp_path / "passwords")]) == 3
+    assert "are no UTF-8" in capsys.readouterr().err

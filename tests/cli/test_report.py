@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 from lxml import etree
 
-from xproxy.cli.report import emit, report_options, stamped
+from xproxy.cli.report import emit, render_human, report_options, stamped
+from xproxy.errors import FileProblem
 from xproxy.replay.report import Case, Failure, FailureKind, Report
 
 FAILURE = Failure(kind=FailureKind.MISMATCH, message="it differs", detail="- a\n+ b\n::error::x", line=7)
@@ -65,3 +66,19 @@ def test_times_are_utc(zone: datetime.tzinfo) -> None:
     started = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC).astimezone(zone)
     report = stamped(REPORT, started, started + datetime.timedelta(seconds=1.5))
     assert (report.started, report.seconds) == ("2026-01-01T12:00:00Z", 1.5)
+
+
+def test_text_of_a_peer_makes_no_line_of_its_own_and_no_control() -> None:
+    failure = Failure(
+        kind=FailureKind.MISMATCH, message="m", detail="+ a\u2028::add-mask::b\x85::error::c\u009b31m\u202e"
+    )
+    report = Report(name="replay", cases=(Case(name="s", file="f", failures=(failure,)),))
+    lines = render_human(report).plain.split("\n")
+    assert lines[3] == "    + a\\u2028::add-mask::b\\x85::error::c\\x9b31m\\u202e"
+    assert not [line for line in render_human(report).plain.splitlines() if line.lstrip().startswith("::")]
+
+
+def test_the_result_is_said_where_the_junit_file_cannot_be_written(tmp_path: Path) -> None:
+    result = CliRunner().invoke(command, ["--format", "human", "--junit", str(tmp_path / "no" / "junit.xml")])
+    assert "Mismatch: it differs" in result.stdout
+    assert isinstance(result.exception, FileProblem)

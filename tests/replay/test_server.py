@@ -128,12 +128,64 @@ async def test_stanzas_in_another_order_are_a_mismatch(play: Play, sample: str) 
     assert "came before #5 <presence" in failure.message
 
 
+async def test_marks_and_placeholders_of_features_are_not_sent(play: Play, sample: str) -> None:
+    feature = '<features stage="session"><f xmlns="urn:f" x:strict="no" x:skip="yes" v="${any=7}"/></features>'
+    begin = sample.index("<session")
+    end = sample.index("/>", begin)
+    async with play(sample[:end] + f">{feature}</session>" + sample[end + 2 :]) as stage:
+        client = stage.client()
+        await client.connect()
+        await client.login("juliet", PASSWORD)
+        assert client.features is not None
+        (found,) = client.features.iter("{urn:f}f")
+        await client.bind("balcony")
+        await converse(client)
+    assert dict(found.attrib) == {"v": "7"}
+    assert stage.kinds == []
+
+
 async def test_a_ping_is_answered_without_a_script(play: Play, sample: str) -> None:
     async with play(sample) as stage:
         client = await log_in(stage)
         await client.ping()
         await converse(client)
     assert stage.kinds == []
+
+
+@pytest.mark.parametrize(
+    ("to", "inside"), [("room@example.test/nick", ""), ("other.test", ""), ("example.test", "<more xmlns='urn:x'/>")]
+)
+async def test_a_ping_of_somebody_else_or_with_more_in_it_is_unexpected(
+    to: str, inside: str, play: Play, sample: str
+) -> None:
+    async with play(sample) as stage:
+        client = await log_in(stage)
+        await client.send(f"<iq type='get' id='p' to='{to}'><ping xmlns='urn:xmpp:ping'/>{inside}</iq>".encode())
+        await converse(client)
+    assert stage.kinds == ["Unexpected"]
+
+
+async def test_a_login_by_another_mechanism_than_recorded_is_a_mismatch(play: Play, sample: str) -> None:
+    async with play(sample) as stage:
+        client = stage.client()
+        await client.connect()
+        await client.login("juliet", PASSWORD, mechanism="PLAIN")
+        await client.bind("balcony")
+        await converse(client)
+    assert stage.report is not None
+    assert [failure.message for failure in stage.report.failures] == [
+        "the client logged in by PLAIN, recorded was SCRAM-SHA-256, which was offered too"
+    ]
+
+
+async def test_stream_management_that_is_no_longer_enabled_is_missing(play: Play, sample: str) -> None:
+    async with play(sample.replace('sm="no"', 'sm="yes"')) as stage:
+        client = await log_in(stage)
+        await converse(client)
+    assert stage.report is not None
+    assert [failure.message for failure in stage.report.failures] == [
+        "the client did not enable stream management, which was recorded"
+    ]
 
 
 async def test_a_wrong_password_is_a_failed_login(play: Play, sample: str) -> None:

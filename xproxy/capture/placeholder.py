@@ -4,7 +4,9 @@
     ${jid:alice}   the full JID of the session alice          ${res:alice}   its resourcepart
     ${time}        a time of XEP-0082 or of XEP-0091          ${time:60}     the same, at most 60 s from now
     ${int}         digits                                     ${any}         anything, nothing too
-    ${any:REGEX}   what the whole of REGEX matches (Python's re); a "}" in it only with its "{"
+    ${any:REGEX}   what the whole of REGEX matches (Python's re, without names, back-references and flags for all of
+                   it); a "}" in it only with its "{". It is tried on what a peer sent, and nothing ends it early:
+                   no repetition inside a repetition, as in (a+)+
     ${url:1}       as id, for addresses that a server hands out
     ${secret:alice}  the password of the account alice
 
@@ -15,6 +17,7 @@ placeholders may stand in one value, with text between them.
 
 import functools
 import re
+import warnings
 from typing import Final
 
 import attrs
@@ -108,6 +111,34 @@ def is_literal(value: str) -> bool:
     return "${" not in value or all(isinstance(part, str) for part in parse_template(value))
 
 
+_GROUP: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\((?!\?)", re.DOTALL)
+
+
+@functools.lru_cache(maxsize=1_024)
+def without_groups(pattern: str) -> str:
+    """Return the pattern with its plain groups made non-capturing: it becomes a part of a larger one."""
+    return _GROUP.sub(lambda found: "(?:" if found[0] == "(" else found[0], pattern)
+
+
+def _check_pattern(pattern: str, inside: str) -> None:
+    """Refuse what is no pattern, or none that can be a part of a larger one."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # "possible nested set": it will mean something else one day
+            re.compile(pattern)
+    except (re.error, OverflowError, RecursionError, Warning) as error:
+        raise BadTemplate(f"no regular expression in ${{{inside}}}: {error}") from None
+    try:
+        groups = re.compile(f"-(?:{without_groups(pattern)})").groups
+    except re.error:
+        groups = 1
+    if groups:
+        raise BadTemplate(
+            f"${{{inside}}}: names, back-references and flags for the whole pattern cannot be used; "
+            "write the text out, and (?i:...) for a flag"
+        )
+
+
 def _closing_brace(value: str, start: int) -> int:
     depth = 1
     position = start
@@ -135,10 +166,7 @@ def _parse_one(inside: str) -> Placeholder:
     sample: str | None = None
     if kind == "any" and rest.startswith(":"):
         argument = rest[1:]
-        try:
-            re.compile(argument)
-        except re.error as error:
-            raise BadTemplate(f"no regular expression in ${{{inside}}}: {error}") from None
+        _check_pattern(argument, inside)
     else:
         if rest.startswith(":"):
             argument, equals, given = rest[1:].partition("=")

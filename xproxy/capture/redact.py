@@ -17,6 +17,7 @@ said to be lost.
 """
 
 import base64
+import codecs
 import hashlib
 import hmac
 import re
@@ -239,7 +240,7 @@ class _Walk:
         if octets[:1] != b"<":
             self._hide(Kind.TEXT, start, end)
             return
-        if any(begin.startswith(octets) for begin in _BEGINS):
+        if any(begin.startswith(octets) for begin in (*_DECLARATION_BEGINS, *_BEGINS)):
             return
         for begin in (*_DECLARATION_BEGINS, *_BEGINS):
             if octets.startswith(begin):
@@ -366,7 +367,11 @@ class _Walk:
 
     def _hide(self, kind: Kind, start: int, end: int) -> None:
         if not self._open:  # between elements it matters where white space ends
-            self._put(start, end, lambda octets: _WORD.sub(lambda word: hide_text(word[0]), octets))
+            # A stream may begin so, a restarted one too, and says it only with its header; or it is cut off in it.
+            begin = self._octets[start : min(end, start + len(codecs.BOM_UTF8))]
+            if codecs.BOM_UTF8.startswith(begin):
+                start += len(begin)
+            self._put(start, end, lambda octets: _WORD.sub(lambda word: _hide_word(word[0]), octets))
             return
         self._put(start, end, hide_verbatim if kind is Kind.CDATA else hide_text)
 
@@ -408,6 +413,11 @@ def _clark(raw: bytes, scope: _Scope) -> str:
     prefix, _, local = raw.decode(errors="replace").rpartition(":")
     namespace = scope.get(prefix)
     return f"{{{namespace}}}{local}" if namespace else local
+
+
+def _hide_word(octets: bytes) -> bytes:
+    """Hide text between elements, but not the end of a comment: the parser may wait for it behind a broken begin."""
+    return b"-->".join(map(hide_text, octets.split(b"-->")))
 
 
 def _bang(octets: bytes) -> bytes:

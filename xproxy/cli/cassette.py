@@ -40,7 +40,8 @@ def cassette() -> None:
 @click.argument("captures", nargs=-1, required=True, type=_FILE)
 @click.option("-o", "--out", type=_FILE, metavar="FILE", help="Where to write. [default: standard output]")
 @click.option("--password", "passwords", multiple=True, metavar="NAME=VALUE",
-              help="A password that was used: nothing is written if it still occurs anywhere.")  # fmt: skip
+              help="A password that was used: nothing is written if it still occurs anywhere. Other users of the "
+              "machine see it in the list of processes; --password-file keeps it from them.")  # fmt: skip
 @click.option("--password-file", type=_FILE, metavar="FILE", help="The same, one a line.")
 def make(captures: tuple[Path, ...], out: Path | None, passwords: tuple[str, ...], password_file: Path | None) -> None:
     """Make a cassette of captured sessions.
@@ -75,6 +76,8 @@ def _check_secrets(data: bytes, passwords: tuple[str, ...], file: Path | None) -
             lines += [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
         except OSError as error:
             raise FileProblem.from_os_error(error, doing="read the passwords", path=file) from error
+        except UnicodeDecodeError:
+            raise FileProblem(f"the passwords in {file} are no UTF-8", "write NAME=VALUE lines", path=file) from None
     for number, line in enumerate(data.decode().splitlines(), 1):
         for given in lines:
             name, equals, value = given.partition("=")

@@ -45,7 +45,9 @@ def _common(command: F) -> F:
     options = [
         click.argument("cassette", type=_FILE),
         click.option("--password", "passwords", multiple=True, metavar="NAME=VALUE",
-                     help="The password of an account of the cassette; several times for several."),
+                     help="The password of an account of the cassette; several times for several. Other users of the "
+                     "machine see it in the list of processes: one that counts belongs into the file or the "
+                     "environment."),
         click.option("--password-file", type=_FILE, metavar="FILE",
                      help="Lines NAME=VALUE. Without either: the environment, XPROXY_PASSWORD_NAME."),
         click.option("--step-seconds", type=click.FloatRange(0.05, 3600), default=STEP_SECONDS, show_default=True,

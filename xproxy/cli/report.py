@@ -17,7 +17,7 @@ from xproxy.cli.output import is_terminal, make_console, print_json
 from xproxy.errors import FileProblem
 from xproxy.replay.github import annotations, shielded, step_summary
 from xproxy.replay.junit import render_junit
-from xproxy.replay.report import Report, to_json
+from xproxy.replay.report import Report, printable, to_json
 
 Format = Literal["auto", "human", "json", "github"]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -53,8 +53,6 @@ def emit(report: Report, format_: Format, junit: Path | None) -> int:
     Raises:
         FileProblem: the JUnit file or GitHub's summary file cannot be written.
     """
-    if junit is not None:
-        _write(junit, render_junit(report), "write the JUnit file")
     on_github = format_ == "github" or (format_ == "auto" and os.environ.get("GITHUB_ACTIONS") == "true")
     for_people = is_terminal(sys.stdout) or os.environ.get("CI") == "true"  # a job's log is read by people
     if format_ == "json" or (format_ == "auto" and not on_github and not for_people):
@@ -67,6 +65,8 @@ def emit(report: Report, format_: Format, junit: Path | None) -> int:
             _write(Path(summary), step_summary(report).encode(), "write the step's summary", append=True)
     else:
         make_console().print(render_human(report), soft_wrap=True)
+    if junit is not None:  # last: where it cannot be written the result was at least said
+        _write(junit, render_junit(report), "write the JUnit file")
     return report.exit_code
 
 
@@ -86,8 +86,8 @@ def render_human(report: Report) -> Text:
             text.append(f"  {failure.kind.value}: ", style="bold")
             text.append(f"{failure.message}\n")
             text.append(f"  at {failure.file or case.file}:{failure.line or case.line or 1}\n", style="dim")
-            for line in failure.detail.splitlines():
-                text.append(f"    {line}\n", style=_STYLES.get(line[:1], ""))
+            for line in failure.detail.split("\n") if failure.detail else ():
+                text.append(f"    {printable(line)}\n", style=_STYLES.get(line[:1], ""))
     counts = ", ".join(f"{count} {name}" for name in _OUTCOMES if (count := report.count(name)))
     text.append(f"{report.name}: {counts or 'nothing was replayed'}", style="bold")
     return text

@@ -282,7 +282,7 @@ class Connection:
         mechanism = element.get("mechanism", "")
         if mechanism not in self._server.offered(self):
             raise auth.SaslRefused("invalid-mechanism")
-        self._server.check_login(self)
+        self._server.check_login(self, mechanism)
         exchange = auth.server_exchange(mechanism, self._server.accounts)
         text = words.text_of(element)
         # Without an initial response the server begins with an empty challenge (RFC 4422 section 5).

@@ -188,7 +188,7 @@ class Server:
         """Return the features once ``user`` is logged in."""
         return f"<bind xmlns='{ns.BIND}'/><session xmlns='{ns.SESSION}'><optional/></session><sm xmlns='{ns.SM3}'/>"
 
-    def check_login(self, connection: Connection) -> None:
+    def check_login(self, connection: Connection, mechanism: str) -> None:
         """Say whether anybody may log in at all.
 
         Raises:

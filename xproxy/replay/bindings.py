@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from xproxy.capture.placeholder import BOUND, Placeholder, parse_template
+from xproxy.capture.placeholder import BOUND, Placeholder, parse_template, without_groups
 
 # XEP-0082 section 3.2; XEP-0091's CCYYMMDDThh:mm:ss beside it (jabber:x:delay).
 _TIME: Final = re.compile(
@@ -159,20 +159,11 @@ def _open_pattern(part: Placeholder) -> str:
         case "int":
             return "-?[0-9]{1,20}"
         case "any":
-            return ".*" if part.argument is None else f"(?:{_without_groups(part.argument)})"
+            return ".*" if part.argument is None else f"(?:{without_groups(part.argument)})"
         case "secret":
             return ".+"
         case _:
             return r"(?!)"  # the JID of a session that is not there: nothing is
-
-
-_GROUP: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\((?!\?)")
-
-
-@functools.lru_cache(maxsize=1_024)
-def _without_groups(pattern: str) -> str:
-    """Return the pattern with its plain groups made non-capturing: groups() is ours."""
-    return _GROUP.sub(lambda found: "(?:" if found[0] == "(" else found[0], pattern)
 
 
 @functools.lru_cache(maxsize=4_096)

@@ -129,6 +129,17 @@ def one_line(text: str) -> str:
     return text if len(text) <= MESSAGE_CHARS_MAX else text[: MESSAGE_CHARS_MAX - 1] + "…"
 
 
+def printable(line: str) -> str:
+    """Return a line of a detail as it can be printed: what does not print is written as an escape.
+
+    A stranger's text may hold C1 controls, which terminals obey, and line separators, behind which a line of its own
+    would begin.
+    """
+    return "".join(
+        char if char.isprintable() or char == "\t" else char.encode("unicode_escape").decode() for char in line
+    )
+
+
 def merged(name: str, reports: Iterable[Report]) -> Report:
     """Return one report of the cases of several."""
     parts = list(reports)

@@ -29,7 +29,10 @@ from xproxy.peer import session as peer_session
 from xproxy.peer.connection import CLOSE_SECONDS_MAX, Connection
 from xproxy.peer.server import Server
 from xproxy.peer.session import Outlet
+from xproxy.replay.bindings import CannotRender
 from xproxy.replay.engine import Engine, one_error
+from xproxy.replay.match import filled
+from xproxy.replay.playback import Playback
 from xproxy.replay.report import FailureKind, Report
 from xproxy.replay.settings import ReplaySettings
 from xproxy.replay.wire import is_ping, is_ping_answer, is_replayed_feature, to_wire
@@ -54,6 +57,8 @@ class ReplayServer(Server):
     _by_jid: dict[Jid, str] = attrs.field(init=False, factory=dict)
     _refused: dict[str, str] = attrs.field(init=False, factory=dict)  # logins and handshakes that failed
     _open: set[Connection] = attrs.field(init=False, factory=set)
+    _mechanisms: dict[Connection, str] = attrs.field(init=False, factory=dict)  # tried last
+    _managed: set[str] = attrs.field(init=False, factory=set)  # sessions that enabled stream management
     _parted: set[str] = attrs.field(init=False, factory=set)  # sessions that were closed in form
 
     # What is offered.
@@ -90,14 +95,14 @@ class ReplayServer(Server):
         self._open.add(connection)
         self.engine.wake()
         session = self._session_of(connection)
-        return "" if session is None else _features(session.login_features)
+        return "" if session is None else _features(session.login_features, self.engine.playback)
 
     def session_features(self, user: str) -> str:
         """Return the recorded features after login."""
         session = self._next_session(user) or next(
             (each for each in self._cassette.sessions if self._user_of(each) == user), None
         )
-        inside = "" if session is None else _features(session.session_features)
+        inside = "" if session is None else _features(session.session_features, self.engine.playback)
         sm = f"<sm xmlns='{ns.SM3}'/>" if session is not None and session.sm != "no" and ns.SM3 not in inside else ""
         return f"<bind xmlns='{ns.BIND}'/>{sm}{inside}"
 
@@ -106,8 +111,9 @@ class ReplayServer(Server):
 
     # Who comes.
 
-    def check_login(self, connection: Connection) -> None:
+    def check_login(self, connection: Connection, mechanism: str) -> None:
         """Refuse the login that was refused when it was recorded."""
+        self._mechanisms[connection] = mechanism
         session = self._session_of(connection)
         if session is not None and session.refused is not None:
             self._enter(connection, session.name)
@@ -178,6 +184,10 @@ class ReplayServer(Server):
             known = first or self._cassette.sessions[0]
             playback.note(FailureKind.UNEXPECTED, known.name, f"{jid.bare} logged in once more than was recorded")
             return None
+        used, recorded = self._mechanisms.get(outlet), chosen.mechanism
+        if used != recorded and recorded in MECHANISMS and recorded in self.offered(outlet):
+            message = f"the client logged in by {used}, recorded was {recorded}, which was offered too"
+            playback.note(FailureKind.MISMATCH, chosen.name, message)
         session = super().bind(jid, outlet)
         if session is None:
             return None
@@ -218,7 +228,11 @@ class ReplayServer(Server):
         except NotXmpp as error:
             playback.note(FailureKind.STREAM, name, str(error))
             return
-        pings = is_ping(live) and not any(_is_same_ping(event, live) for event in playback.pending(name))
+        pings = (
+            self._is_for_us(name, live)
+            and is_ping(live)
+            and not any(_is_same_ping(event, live) for event in playback.pending(name))
+        )
         if not pings:
             taken = playback.take(name, live)
             if taken.event is None and live.tag == f"{{{ns.CLIENT}}}iq" and live.get("type") in ("get", "set"):
@@ -231,6 +245,11 @@ class ReplayServer(Server):
             )
             await self._deliver(name, answer)
         self.engine.wake(name)
+
+    def _is_for_us(self, name: str, live: Node) -> bool:
+        """Whether a stanza is for the server, or the account at it: a ping of anybody else is the script's."""
+        bare = self.engine.playback.bindings.jids.get(name, "").partition("/")[0]
+        return live.get("to") in ("", self.domain, bare)
 
     async def _deliver(self, name: str, data: bytes) -> None:
         if (session := self._live.get(name)) is not None:
@@ -246,6 +265,7 @@ class ReplayServer(Server):
         """Grant what was granted."""
         name = self._by_jid[session.jid]
         granted = self._cassette.session(name).sm
+        self._managed.add(name)
         if granted == "no":
             self.engine.playback.note(FailureKind.UNEXPECTED, name, "<enable/> of stream management was not recorded")
         return granted
@@ -261,6 +281,7 @@ class ReplayServer(Server):
     def on_connection_ended(self, connection: Connection) -> None:
         """The connection is over."""
         self._open.discard(connection)
+        self._mechanisms.pop(connection, None)
         name = self._names.pop(connection, None)
         if name is None:
             self.engine.wake()
@@ -319,6 +340,10 @@ class ReplayServer(Server):
             await self.engine.until(lambda: not self._open)
         for name in list(self._refused):
             self._close_case(name, "")
+        for name in self._live:
+            if name not in self._managed and self._cassette.session(name).sm != "no":
+                message = "the client did not enable stream management, which was recorded"
+                playback.note(FailureKind.MISSING, name, message)
 
 
 @attrs.frozen
@@ -353,8 +378,18 @@ class _Voice:
                 raise AssertionError(f"{event.what} is the client's")
 
 
-def _features(features: Sequence[Node]) -> str:
-    return "".join(render(feature) for feature in features if is_replayed_feature(feature))
+def _features(features: Sequence[Node], playback: Playback) -> str:
+    """Return what is offered, with its placeholders filled in; those that nothing is known for stay as they are."""
+    scope = ("", Side.SERVER.value)
+    said = []
+    for feature in features:
+        if is_replayed_feature(feature):
+            try:
+                live = filled(feature, playback.bindings, scope, playback.clock())
+            except CannotRender:
+                live = filled(feature, playback.bindings, scope, playback.clock(), lenient=True)
+            said.append(render(live))
+    return "".join(said)
 
 
 def _is_same_ping(event: Event, live: Node) -> bool:

@@ -21,11 +21,12 @@ def to_wire(stanza: Node) -> bytes:
 
 
 def is_ping(stanza: Node) -> bool:
-    """Whether it is a ping (XEP-0199): answered live, unless it is in the script."""
+    """Whether it is a ping (XEP-0199) and nothing besides: answered live, unless it is in the script."""
     return (
         stanza.tag == f"{{{ns.CLIENT}}}iq"
         and stanza.get("type") == "get"
         and stanza.child(services.PING, "ping") is not None
+        and len(stanza.content) == 1
     )
 
 

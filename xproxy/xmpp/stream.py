@@ -543,6 +543,7 @@ class StreamReader:
                 self._prime()
         else:
             self._boundary = False
+            self._octets += len(data) - size  # white space, inside an element
             self._retained.append(data)
             self._retained_bytes += len(data)
             self._count_attributes(data, step)
