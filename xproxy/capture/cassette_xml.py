@@ -85,7 +85,7 @@ def parse_cassette(data: bytes, file: str = "cassette") -> Cassette:
 
 def version_of(root: etree._Element) -> str | None:
     """Return what the root says, None if it is no cassette."""
-    name = etree.QName(root)
+    name = ns.qname(root.tag)
     if name.localname != "cassette" or not (name.namespace or "").startswith(NAMESPACE):
         return None
     return root.get("version", "")
@@ -94,7 +94,7 @@ def version_of(root: etree._Element) -> str | None:
 def _at_present_version(root: etree._Element, file: str) -> etree._Element:
     version = version_of(root)
     if version is None:
-        message = f"no cassette: the root is <{etree.QName(root).localname}>, not <cassette> of {NAMESPACE}"
+        message = f"no cassette: the root is <{ns.qname(root.tag).localname}>, not <cassette> of {NAMESPACE}"
         raise CassetteInvalid(file, [CassetteProblem(root.sourceline, message)])
     if not re.fullmatch(r"[1-9][0-9]{0,5}", version):
         message = f"version={version!r} is no version; this xproxy writes version={VERSION}"

@@ -494,7 +494,7 @@ class Client:
 
     async def _is_dealt_with(self, element: etree._Element) -> bool:
         """Count a stanza; answer what needs no script."""
-        name = etree.QName(element)
+        name = ns.qname(element.tag)
         if name.namespace == ns.SM3 and name.localname in ("r", "a"):
             if name.localname == "r" and self.sm is not None:
                 await self._send_raw(f"<a xmlns='{ns.SM3}' h='{self.sm.h}'/>".encode())

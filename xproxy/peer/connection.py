@@ -228,7 +228,7 @@ class Connection:
         """Go on until the stream restarts (None) or a session is bound or resumed."""
         while True:
             element = await self._receive()
-            name = etree.QName(element)
+            name = ns.qname(element.tag)
             if name.namespace == ns.TLS and name.localname == "starttls":
                 await self._start_tls()
                 return None
@@ -373,7 +373,7 @@ class Connection:
             element = await self._receive()
             if self._ending:
                 continue  # nothing is answered after our closing tag; only theirs is waited for
-            name = etree.QName(element)
+            name = ns.qname(element.tag)
             if name.namespace == ns.CLIENT and name.localname in ns.STANZA_KINDS:
                 if session.sm is not None:
                     session.sm.on_received()

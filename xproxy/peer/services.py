@@ -45,7 +45,7 @@ def answer_account(stanza: etree._Element, *, roster: Iterable[tuple[str, str]])
     Raises:
         StanzaRefused: it is answered with an error.
     """
-    name = etree.QName(stanza[0])
+    name = ns.qname(stanza[0].tag)
     if name.namespace == ROSTER:
         if stanza.get("type") != "get":
             raise StanzaRefused("not-allowed")  # the rosters of this server are fixed
@@ -62,7 +62,7 @@ def answer_domain(stanza: etree._Element) -> str:
     Raises:
         StanzaRefused: it is answered with an error.
     """
-    namespace = etree.QName(stanza[0]).namespace
+    namespace = ns.qname(stanza[0].tag).namespace
     if namespace == ns.SESSION:
         return ""
     if namespace not in (PING, DISCO_INFO, DISCO_ITEMS, VERSION):

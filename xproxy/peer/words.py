@@ -61,7 +61,7 @@ def message(*, to: str, body: str, id_: str | None = None, type_: str = "chat") 
 
 def error_reply(stanza: etree._Element, condition: str, *, text: str | None = None) -> bytes:
     """The stanza error that answers ``stanza``: addresses turned round, same id (RFC 6120 section 8.3.1)."""
-    kind = etree.QName(stanza).localname
+    kind = ns.qname(stanza.tag).localname
     named = attributes(type_="error", id_=stanza.get("id"), from_=stanza.get("to"), to=stanza.get("from"))
     about = f"<text xmlns='{ns.STANZA_ERRORS}'>{escape(text)}</text>" if text else ""
     return (
@@ -89,7 +89,7 @@ def condition_of(error: etree._Element, namespace: str) -> str:
     """The defined condition inside an error element, "undefined-condition" if there is none."""
     for inner in error:
         if isinstance(inner.tag, str):
-            name = etree.QName(inner)
+            name = ns.qname(inner.tag)
             if name.namespace == namespace and name.localname != "text":
                 return name.localname
     return "undefined-condition"

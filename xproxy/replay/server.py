@@ -259,7 +259,7 @@ class ReplayServer(Server):
 
     def takes_nonza(self, session: peer_session.Session, element: etree._Element) -> bool:
         """Client state indication (XEP-0352) says when a person looks at the screen: no part of a script."""
-        return etree.QName(element).namespace == ns.CSI
+        return ns.qname(element.tag).namespace == ns.CSI
 
     def grants_sm(self, session: peer_session.Session) -> Literal["no", "yes", "resume"]:
         """Grant what was granted."""

@@ -1,6 +1,25 @@
-"""Namespaces and the closed lists of conditions."""
+"""Namespaces and the closed lists of conditions; the parts of an element's name."""
 
-from typing import Final
+from typing import Final, NamedTuple
+
+
+class QName(NamedTuple):
+    """The parts of an element's name."""
+
+    namespace: str | None
+    localname: str
+
+
+def qname(tag: object) -> QName:
+    """Return the parts of an element's ``tag``, in Clark notation; of a comment or the like (None, "").
+
+    lxml's own QName raises for a namespace that holds a brace. XML allows that, and any peer may send it.
+    """
+    if not isinstance(tag, str):
+        return QName(None, "")
+    namespace, _, localname = tag.rpartition("}")
+    return QName(namespace[1:] or None, localname)
+
 
 STREAMS: Final = "http://etherx.jabber.org/streams"  # RFC 6120 section 4.8.1
 CLIENT: Final = "jabber:client"

@@ -246,7 +246,7 @@ def stream_management(element: etree._Element) -> list[etree._Element]:
         child
         for place in places
         for child in place
-        if isinstance(child.tag, str) and etree.QName(child).namespace in ns.SM
+        if isinstance(child.tag, str) and ns.qname(child.tag).namespace in ns.SM
     ]
 
 
@@ -338,7 +338,7 @@ def _extensions(element: etree._Element, *own: str) -> tuple[str, ...]:
     names = [
         safe_name(child.tag)
         for child in element
-        if isinstance(child.tag, str) and etree.QName(child).namespace not in own_namespaces
+        if isinstance(child.tag, str) and ns.qname(child.tag).namespace not in own_namespaces
     ]
     return tuple(names[:NAMES_MAX])
 

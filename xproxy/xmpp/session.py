@@ -939,7 +939,7 @@ class Session:
             starttls_offered = self._is_starttls_offered()
             self._observe_all(self._auth.authenticate(element, at_ns, starttls_offered=starttls_offered))
             for inline in sasl2.stream_management(element):
-                self._stream_management(self._client, etree.QName(inline).localname, inline, at_ns)
+                self._stream_management(self._client, ns.qname(inline.tag).localname, inline, at_ns)
         elif name in (auth.RESPONSE, sasl2.RESPONSE):
             self._observe_all(self._auth.response(element))
         elif name == sasl2.NEXT:
@@ -1040,7 +1040,7 @@ class Session:
             self._belongs_to(success.jid)
             self._observe(ResourceBound(jid=success.jid, resource_requested=None, duration_ns=None))
         for inline in sasl2.stream_management(element):
-            self._stream_management(self._server, etree.QName(inline).localname, inline, at_ns)
+            self._stream_management(self._server, ns.qname(inline.tag).localname, inline, at_ns)
         if success.bound:
             self._ready("sasl2", self._jid, at_ns)
 
