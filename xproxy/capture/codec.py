@@ -4,13 +4,14 @@ An event is its action and its fields: ``{"action": "tls-established", "leg": "c
 known are passed over, fields that are missing have their default or are a problem.
 """
 
+import ipaddress
 from typing import Any, Final, TypeVar
 
 import attrs
 import cattrs
 from cattrs.errors import BaseValidationError
 
-from xproxy.events import EVENT_TYPES, Event
+from xproxy.events import EVENT_TYPES, Endpoint, Event
 from xproxy.jid import Jid
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=False)
     converter.register_unstructure_hook(Jid, str)
     converter.register_structure_hook(Jid, lambda value, _: Jid.from_text(value))
+    converter.register_structure_hook(Endpoint, lambda value, _: _endpoint(value))
     for scalar in (int, float, str, bool):
         converter.register_structure_hook(scalar, _exactly)
     converter.register_unstructure_hook(bytes, lambda _: None)
@@ -37,6 +39,14 @@ def _exactly(value: Any, kind: type[Any]) -> Any:
 
 
 _CONVERTER: Final = _make_converter()
+
+
+def _endpoint(value: Any) -> Endpoint:
+    ip, port = _exactly(value["ip"], str), _exactly(value["port"], int)
+    ipaddress.ip_address(ip)
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError("no port")
+    return Endpoint(ip, port)
 
 
 def event_to_json(event: Event) -> Json:
