@@ -99,24 +99,37 @@ def server(cassette: Path, listen: str, state: Path, cert: Path | None, key: Pat
     if ready_file is not None:
         ready_file.unlink(missing_ok=True)  # of an earlier run: whoever waits for it would come too early
     tls = None if no_tls else _server_tls(played, state, cert, key)
-    accept = _acceptor(cassette) if options["accept"] else _nothing
-    play = partial(_serve, played, address, tls, known, _settings(options), ready_file, accept)
-    click.get_current_context().exit(_run(play, format_, junit))
+    acceptance = Acceptance(cassette) if options["accept"] else None
+    play = partial(_serve, played, address, tls, known, _settings(options), ready_file, _taker(acceptance))
+    click.get_current_context().exit(_run(play, format_, junit, acceptance))
+
+
+class Acceptance:
+    """What came instead of what was recorded, to be written into the cassette once the report is out."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._after: bytes | None = None
+
+    def take(self, engine: Engine) -> None:
+        """Keep what came, if it differs."""
+        after = render_cassette(engine.accepted())
+        if after != render_cassette(engine.cassette):
+            self._after = after
+
+    def write(self) -> None:
+        """Write it. Raises: FileProblem."""
+        if self._after is not None:
+            replace_file(self._path, self._after)
+            click.echo(f"xproxy: {self._path} was changed; look at the difference before you commit it", err=True)
+
+
+def _taker(acceptance: Acceptance | None) -> Callable[[Engine], None]:
+    return _nothing if acceptance is None else acceptance.take
 
 
 def _nothing(engine: Engine) -> None:
     """Accept nothing."""
-
-
-def _acceptor(path: Path) -> Callable[[Engine], None]:
-    def accept(engine: Engine) -> None:
-        before = render_cassette(engine.cassette)
-        after = render_cassette(engine.accepted())
-        if before != after:
-            replace_file(path, after)
-            click.echo(f"xproxy: {path} was changed; look at the difference before you commit it", err=True)
-
-    return accept
 
 
 async def _serve(
@@ -171,6 +184,7 @@ def client(cassette: Path, connect: str, ca: Path | None, insecure: bool, strict
     played = read_cassette(cassette)
     address = _address(connect, "--connect")
     known = collect_passwords(played, passwords, password_file, os.environ)
+    acceptance = Acceptance(cassette) if options["accept"] else None
     play = partial(
         play_cassette,
         played,
@@ -181,15 +195,18 @@ def client(cassette: Path, connect: str, ca: Path | None, insecure: bool, strict
         settings=_settings(options),
         contains=not strict,
         accept=_again(),
-        on_played=_acceptor(cassette) if options["accept"] else _nothing,
+        on_played=_taker(acceptance),
     )
-    click.get_current_context().exit(_run(play, format_, junit))
+    click.get_current_context().exit(_run(play, format_, junit, acceptance))
 
 
-def _run(play: Callable[[], Any], format_: Format, junit: Path | None) -> int:
+def _run(play: Callable[[], Any], format_: Format, junit: Path | None, acceptance: Acceptance | None) -> int:
     started = datetime.now(UTC)
     report: Report = trio.run(play)
-    return emit(stamped(report, started, datetime.now(UTC)), format_, junit)
+    code = emit(stamped(report, started, datetime.now(UTC)), format_, junit)
+    if acceptance is not None:
+        acceptance.write()
+    return code
 
 
 def _address(text: str, option: str) -> HostPort:

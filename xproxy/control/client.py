@@ -67,10 +67,6 @@ class ControlClient:
         """Set something. Raises as ``get``."""
         return self._ask("PUT", path, body)
 
-    def delete(self, path: str) -> dict[str, Any]:
-        """End something. Raises as ``get``."""
-        return self._ask("DELETE", path, None)
-
     def process(self) -> int | None:
         """Return the process id of the proxy, where the system tells. Raises: NoProxy."""
         with self._connect() as sock:
