@@ -104,4 +104,4 @@ def refusal_of(do: Callable[[], object]) -> Refused | None:
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main("control", check, words=WORDS))
+    sys.exit(harness.main("control", check, words=WORDS, quick=150_000))

@@ -33,4 +33,4 @@ def check(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(harness.main("stream", check, words=FRAGMENTS))
+    sys.exit(harness.main("stream", check, words=FRAGMENTS, quick=1_600))

@@ -1,12 +1,14 @@
 """What the fuzz targets share: the command line, the engines, the corpus, crash files.
 
-    python fuzz/fuzz_stream.py [--seconds 60 | --runs N] [--seed N] [--engine auto|atheris|mutate] [FILE ...]
+    python fuzz/fuzz_stream.py [--seconds 60 | --runs N | --quick] [--seed N] [--engine auto|atheris|mutate] [FILE ...]
 
 A target is a function ``check(data)`` that raises where its invariant does not hold. It depends on ``data`` alone, so
 a file that made it fail makes it fail again: give it as FILE. Seeds are in ``fuzz/corpus/NAME``, each under 4 KiB.
 
 Engines. *atheris* (libFuzzer: chooses octets by the branches of ``xproxy`` that they reach) runs where it is
 installed, as a child of its own, since it ends its process. Elsewhere *mutate*, which is blind, and says so.
+``--quick`` tries as many inputs as take
+about ten seconds, the same ones on each run with the same engine, for CI: what it finds is news of the change.
 ``--keep DIR`` keeps what atheris found worth keeping. What fails is written to ``--crashes DIR`` and shown as Base64;
 exit code 1. An input that takes more than RUN_SECONDS_MAX fails too.
 """
@@ -64,17 +66,23 @@ def seeds_of(name: str) -> list[Path]:
     return sorted((CORPUS / name).iterdir())
 
 
-def main(name: str, check: Check, *, words: Sequence[bytes] = ()) -> int:
-    """Run ``check`` as the command line says; ``words`` are what its inputs are made of."""
+def main(name: str, check: Check, *, words: Sequence[bytes] = (), quick: int) -> int:
+    """Run ``check`` as the command line says.
+
+    ``words`` are what its inputs are made of, ``quick`` how many inputs take about ten seconds.
+    """
     parser = argparse.ArgumentParser(prog=f"fuzz_{name}.py", description=f"Fuzz target {name}.")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long, unless --runs (default: 10)")
     parser.add_argument("--runs", type=int, default=None, help="how many inputs")
+    parser.add_argument("--quick", action="store_true", help=f"the same {quick} inputs on each run")
     parser.add_argument("--seed", type=int, default=None, help="of the engine's randomness (default: random, shown)")
     parser.add_argument("--engine", choices=("auto", "atheris", "mutate"), default="auto")
     parser.add_argument("--keep", type=Path, default=None, help="directory for the inputs that atheris keeps")
     parser.add_argument("--crashes", type=Path, default=Path(), help="directory for an input that fails (default: .)")
     parser.add_argument("files", nargs="*", type=Path, help="try only these")
     options = parser.parse_args()
+    if options.quick:
+        options.runs, options.seed = options.runs or quick, options.seed or 1
     seed = secrets.randbits(31) if options.seed is None else options.seed
     if _CHILD in os.environ:
         return _inside_atheris(check)
@@ -196,7 +204,8 @@ def _run_atheris(name: str, words: Sequence[bytes], seed: int, options: argparse
             # The options reach libFuzzer in the environment: on the command line they would have to be told from ours.
             code = subprocess.run(
                 [sys.executable, sys.argv[0]],
-                env={**os.environ, _CHILD: "\n".join(arguments)},
+                # A set's order decides which branches are seen.
+                env={**os.environ, _CHILD: "\n".join(arguments), "PYTHONHASHSEED": str(seed % 2**32)},
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 check=False,

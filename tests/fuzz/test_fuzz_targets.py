@@ -1,5 +1,6 @@
 """Each fuzz target over its seeds and a bounded, seeded number of mutations; and that a target can fail."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,7 +63,7 @@ import harness
 def check(data):
     assert b"juliet" not in data
 
-sys.exit(harness.main("sasl", check, words=[b"juliet"]))
+sys.exit(harness.main("sasl", check, words=[b"juliet"], quick=100))
 """
 
 
@@ -82,3 +83,43 @@ def test_a_failure_is_told_written_and_found_again(tmp_path: Path) -> None:
     again = run_it(str(crash))
     assert again.returncode == 1
     assert "AssertionError" in again.stderr
+
+
+DIGEST_TARGET = """
+import os, sys, zlib
+sys.path.insert(0, {fuzz!r})
+import harness
+
+with harness.instrumented():
+    from xproxy.jid import Jid, JidError
+
+def check(data):
+    with open(os.environ["TRIED"], "a") as file:
+        print(zlib.crc32(data), file=file)
+    try:
+        Jid.from_text(data.decode("utf-8", "replace"))
+    except JidError:
+        pass
+
+sys.exit(harness.main("jid", check, words=[b"@", b"/"], quick=300))
+"""
+
+
+@pytest.mark.slow
+def test_quick_tries_the_same_inputs_each_time(tmp_path: Path) -> None:
+    target = tmp_path / "fuzz_digest.py"
+    target.write_text(DIGEST_TARGET.format(fuzz=str(FUZZ)))
+
+    def tried() -> str:
+        out = tmp_path / "tried"
+        out.unlink(missing_ok=True)
+        command = [sys.executable, str(target), "--quick", "--crashes", str(tmp_path)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "TRIED": str(out)}
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return out.read_text()
+
+    first = tried()
+    assert first.count("\n") >= 300
+    assert tried() == first

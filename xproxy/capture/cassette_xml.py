@@ -10,7 +10,7 @@ from lxml import etree
 
 from xproxy.capture.cassette import NAMESPACE, VERSION, Account, Cassette, Event, Meta, Session, What
 from xproxy.capture.migrate import migrate
-from xproxy.capture.node import Node, NotXmpp, from_element, make, quoted, render_pretty, safe_parser
+from xproxy.capture.node import Node, NotWellFormedError, NotXmpp, from_element, make, quoted, read_xml, render_pretty
 from xproxy.capture.placeholder import BOUND, BadTemplate, Placeholder, parse_template
 from xproxy.errors import FileProblem, UsageProblem
 from xproxy.events import Side
@@ -71,12 +71,9 @@ def parse_cassette(data: bytes, file: str = "cassette") -> Cassette:
     if len(data) > BYTES_MAX:
         raise CassetteInvalid(file, [CassetteProblem(None, f"larger than {BYTES_MAX >> 20} MiB; record less at once")])
     try:
-        root = etree.fromstring(data, safe_parser())
-    except etree.XMLSyntaxError as error:
-        line = error.lineno or None
-        raise CassetteInvalid(file, [CassetteProblem(line, f"no well-formed XML: {error.msg}")]) from None
-    except ValueError as error:  # a declared encoding in text, or a NUL
-        raise CassetteInvalid(file, [CassetteProblem(None, f"no well-formed XML: {error}")]) from None
+        root = read_xml(data)
+    except NotWellFormedError as error:
+        raise CassetteInvalid(file, [CassetteProblem(error.line, str(error))]) from None
     if root.getroottree().docinfo.doctype:
         raise CassetteInvalid(file, [CassetteProblem(1, "a cassette has no DOCTYPE; remove it")])
     root = _at_present_version(root, file)

@@ -39,12 +39,12 @@ class Node:
     @property
     def namespace(self) -> str:
         """The namespace, "" for none."""
-        return self.tag[1:].partition("}")[0] if self.tag.startswith("{") else ""
+        return ns.qname(self.tag).namespace or ""
 
     @property
     def local(self) -> str:
         """The local name."""
-        return self.tag.rpartition("}")[2]
+        return ns.qname(self.tag).localname
 
     @property
     def children(self) -> "tuple[Node, ...]":
@@ -94,7 +94,7 @@ def make(
             joined[-1] += item
         elif item != "":
             joined.append(item)
-    has_elements = any(isinstance(item, Node) for item in joined) and tag[1:].partition("}")[0] not in _KEEPS_WHITE
+    has_elements = any(isinstance(item, Node) for item in joined) and ns.qname(tag).namespace not in _KEEPS_WHITE
     if has_elements and not any(isinstance(item, str) and item.strip(_WHITE) for item in joined):
         joined = [item for item in joined if isinstance(item, Node)]
     return Node(tag, dict(attributes or {}), tuple(joined), line, strict, skip)
@@ -116,9 +116,44 @@ def from_element(element: etree._Element) -> Node:
     return make(str(element.tag), attributes, tuple(content), line=element.sourceline)
 
 
-def safe_parser() -> "etree.XMLParser[etree._Element]":
-    """Return a parser that fetches and expands nothing."""
-    return etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False, collect_ids=False)
+class NotWellFormedError(ValueError):
+    """Octets are no well-formed XML.
+
+    Attributes:
+        line: where, counted from 1; None where libxml2 does not say.
+    """
+
+    def __init__(self, message: str, line: int | None) -> None:
+        self.line = line
+        super().__init__(f"no well-formed XML: {message}")
+
+
+def read_xml(data: bytes) -> etree._Element:
+    """Return the root of the document that ``data`` spells; nothing is fetched, no entity is expanded.
+
+    A namespace name that is no valid URI, which peers do send, is taken as it stands: it breaks no rule of
+    well-formedness (XML Namespaces section 7), and expat and the peers read it too.
+
+    Raises:
+        NotWellFormedError: at the first error.
+    """
+    # lxml alone judges by the last thing that libxml2 said: the name above is then an error or none, as the next line
+    # has it, and a prefix never declared passes before a warning. So it reads on, and what it noted is judged here.
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False, collect_ids=False, recover=True
+    )
+    try:
+        root = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        raise NotWellFormedError(str(error.msg), error.lineno or None) from None
+    except ValueError as error:  # a declared encoding in text, or a NUL
+        raise NotWellFormedError(str(error), None) from None
+    for entry in parser.error_log:
+        if entry.level >= etree.ErrorLevels.ERROR and entry.type != etree.ErrorTypes.WAR_NS_URI:
+            raise NotWellFormedError(entry.message, entry.line or None)
+    if root is None:  # typed as if it could not be
+        raise NotWellFormedError("there is no element", None)
+    return root
 
 
 def parse(text: str | bytes) -> Node:
@@ -130,10 +165,7 @@ def parse(text: str | bytes) -> Node:
     octets = text.encode() if isinstance(text, str) else text
     # One line, so that line numbers are those of the text.
     wrapped = f"<w xmlns='{ns.CLIENT}' xmlns:stream='{ns.STREAMS}'>".encode() + octets + b"</w>"
-    try:
-        root = etree.fromstring(wrapped, safe_parser())
-    except etree.XMLSyntaxError as error:
-        raise ValueError(f"no well-formed XML: {error.msg}") from None
+    root = read_xml(wrapped)
     if len(root) != 1 or root.text or root[0].tail:
         raise ValueError("not exactly one element")
     return from_element(root[0])
@@ -194,11 +226,11 @@ def _start(node: Node, parent_namespace: str) -> tuple[str, str]:
         if not name.startswith("{"):
             named.append((name, value))
             continue
-        namespace, _, local = name[1:].partition("}")
+        namespace, local = ns.qname(name)
         if namespace == XML:
             named.append((f"xml:{local}", value))
         else:
-            prefix = prefixes.setdefault(namespace, f"ns{len(prefixes) + 1}")
+            prefix = prefixes.setdefault(namespace or "", f"ns{len(prefixes) + 1}")
             named.append((f"{prefix}:{local}", value))
     parts += [f"xmlns:{prefix}={quoted(namespace)}" for namespace, prefix in prefixes.items()]
     parts += [f"{name}={quoted(value)}" for name, value in sorted(named, key=lambda pair: attribute_order(pair[0]))]

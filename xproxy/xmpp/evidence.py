@@ -45,8 +45,7 @@ _NOT_IMPLEMENTED: Final = f"{{{ns.STANZA_ERRORS}}}feature-not-implemented"
 
 def answer_seconds(payload: str | None) -> float:
     """Return after how long a request counts as not answered; ``payload`` is "{namespace}name" of its first child."""
-    namespace = (payload or "").partition("}")[0].removeprefix("{")
-    return _ANSWER_SECONDS.get(namespace, ANSWER_SECONDS)
+    return _ANSWER_SECONDS.get(ns.qname(payload).namespace or "", ANSWER_SECONDS)
 
 
 def iq_unhandled(element: etree._Element, *, stanza: StanzaFacts, request: RequestFacts | None) -> IqUnhandled | None:
