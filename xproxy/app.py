@@ -121,8 +121,6 @@ async def run(
         await look_up(settings.upstream.address)
     elif settings.upstream.address is UpstreamFrom.SRV:
         await look_up_domains(route, settings.upstream)
-    if settings.upstream.domains is not None and settings.upstream.address is not UpstreamFrom.SRV:
-        log.warning("domains in [upstream] restricts nothing: it is for address = srv")
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
