@@ -514,7 +514,7 @@ class _App:
             else:
                 done.append(what)
         if done:
-            self._note(ConfigChanged(what=tuple(done)))
+            self._note(ConfigChanged(what=tuple(done), needs_restart=self._waiting))
         return Reloaded(done=tuple(done), problems=problems, waiting=self._waiting)
 
     async def _renew_certificates(self) -> None:
