@@ -285,11 +285,13 @@ class Session:
         "_handshake_at_ns",
         "_initiator",
         "_jid",
+        "_limits",
         "_memory",
         "_names",
         "_own",
         "_phase",
         "_policy",
+        "_records_left",
         "_refused_at_ns",
         "_secure",
         "_server",
@@ -324,6 +326,8 @@ class Session:
         With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``, with
         ``DIRECT_TO_PLAIN`` on the client's alone, and with ``DIRECT_TO_CLEAR`` it calls ``open_server_stream`` first.
         """
+        self._limits = limits
+        self._records_left = limits.records_before_login_max
         names = NameBudget(limits, strangers)
         self._names = names
         self._memory = memory if memory is not None else Memory()
@@ -345,7 +349,7 @@ class Session:
             sent_by_client=lambda: self._client.stanzas,
             sent_by_server=lambda: self._server.stanzas,
         )
-        self._traffic = Traffic(policy=policy, memory=self._memory, pending_max=limits.pending_requests_max)
+        self._traffic = Traffic(policy=policy, memory=self._memory, limits=limits)
         self._binding = Binding(server_text=policy.server_text)
         self._jid: Jid | None = None  # as bound or resumed
         self._features: negotiate.Features | None = None
@@ -600,6 +604,7 @@ class Session:
                 self._item(direction, item, at_ns)
                 if self._over():
                     break
+            self._bound_strangers(direction)
             if self._over():
                 return self._taken(data[:done])
             done += len(piece)
@@ -644,6 +649,19 @@ class Session:
         held.clear()
         return items
 
+    def _bound_strangers(self, direction: _Direction) -> None:
+        """Close where a peer goes on making records before its login, or requests of which we lose track."""
+        if self.established or self._over():
+            return
+        limits = self._limits
+        if self._records_left < 0:
+            self._end_at_limit(direction, "stream.records_before_login_max", limits.records_before_login_max)
+        elif self._traffic.has_forgotten:  # the answer to one would be taken for that to another, a login perhaps
+            self._end_at_limit(direction, "stream.pending_requests_max", limits.pending_requests_max)
+
+    def _end_at_limit(self, direction: _Direction, limit: str, value: int) -> None:
+        self._limit(direction, StreamLimit(limit=limit, value=value, offset=direction.reader.offset, closes=True))
+
     def _receive_own(self, direction: _Direction, data: bytes, at_ns: int) -> list[Action]:
         """Answer the peer that is ours to lead into TLS. Nothing of what it says is forwarded."""
         done = 0
@@ -651,6 +669,7 @@ class Session:
             done += len(piece)
             for item in self._feed_exactly(direction, piece):
                 self._own_item(direction, item, at_ns)
+                self._bound_strangers(direction)
                 if self._over():
                     return self._taken()
                 if self._phase is Phase.SECURING:
@@ -887,7 +906,7 @@ class Session:
 
     def _login_iq(self, element: etree._Element, request: RequestFacts | None, at_ns: int) -> bool:
         """The server answers binding or a legacy login; tell whether that is all there is to say of the stanza."""
-        if request is not None and request.purpose == "legacy-auth":
+        if request is not None and request.purpose == "legacy-auth" and auth.may_end_legacy(element):
             self._observe_all(self._auth.legacy_ended(element, at_ns))
             if element.get("type") == "result":
                 self._ready("iq-auth", None, at_ns)
@@ -1193,8 +1212,12 @@ class Session:
         return CloseCause.CLIENT_ENDED if direction is self._client else CloseCause.SERVER_ENDED
 
     def _observe(self, event: Event) -> None:
-        if self._debug or event.level > Level.DEBUG:
-            self._turn.append(Observe(event))
+        level = event.level
+        if level > Level.DEBUG:
+            self._records_left -= 1
+        elif not self._debug:
+            return
+        self._turn.append(Observe(event))
 
     def _observe_all(self, events: Iterable[Event]) -> None:
         for event in events:
