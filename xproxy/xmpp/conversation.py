@@ -12,7 +12,7 @@ from typing import Final
 
 from lxml import etree
 
-from xproxy.config.stream import StreamPolicy
+from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import Event, Side
 from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused
 from xproxy.events.session import ResourceBound, SessionResumed, SmEnabled
@@ -78,16 +78,16 @@ class Conversation:
     )
 
     def __init__(
-        self, *, client: Direction, server: Direction, policy: StreamPolicy, memory: Memory, pending_max: int
+        self, *, client: Direction, server: Direction, limits: StreamLimits, policy: StreamPolicy, memory: Memory
     ) -> None:
-        """``memory`` is what earlier sessions have seen, ``pending_max`` how many requests are waited for."""
+        """``memory`` is what earlier sessions have seen."""
         self._client = client
         self._server = server
         self._policy = policy
         self._memory = memory
         self.login = Authentication(server_text=policy.server_text, key=policy.correlation_key, memory=memory)
         self._sm = StreamManagement(key=policy.correlation_key, client=client, server=server)
-        self.traffic = Traffic(policy=policy, memory=memory, pending_max=pending_max)
+        self.traffic = Traffic(policy=policy, memory=memory, limits=limits)
         self._binding = Binding(server_text=policy.server_text)
         self._jid: Jid | None = None  # as bound or resumed
         self._features: negotiate.Features | None = None
@@ -215,7 +215,7 @@ class Conversation:
         self, element: etree._Element, request: RequestFacts | None, at_ns: int
     ) -> list[Finding] | None:
         """The server answers binding or a legacy login; None: it does not."""
-        if request is not None and request.purpose == "legacy-auth":
+        if request is not None and request.purpose == "legacy-auth" and auth.may_end_legacy(element):
             findings: list[Finding] = [*self.login.legacy_ended(element, at_ns)]
             if element.get("type") == "result":
                 findings.append(Ready("iq-auth", None))

@@ -106,10 +106,12 @@ class Session:
         "_end_due_ns",
         "_first_closing",
         "_initiator",
+        "_limits",
         "_names",
         "_own",
         "_phase",
         "_policy",
+        "_records_left",
         "_refused_at_ns",
         "_server",
         "_silent_since",
@@ -138,6 +140,8 @@ class Session:
         With ``LegMode.DIRECT_TLS`` the relay reports TLS on both legs before the first ``receive``, with
         ``DIRECT_TO_PLAIN`` on the client's alone, and with ``DIRECT_TO_CLEAR`` it calls ``open_server_stream`` first.
         """
+        self._limits = limits
+        self._records_left = limits.records_before_login_max
         names = NameBudget(limits, strangers)
         self._names = names
         self._policy = policy
@@ -149,7 +153,7 @@ class Session:
             server=self._server,
             policy=policy,
             memory=memory if memory is not None else Memory(),
-            pending_max=limits.pending_requests_max,
+            limits=limits,
         )
         self._phase: Phase = FIRST[mode]
         self._own: negotiate.Receiving | negotiate.Initiating | None = None
@@ -386,6 +390,7 @@ class Session:
                 self._item(direction, item, at_ns)
                 if self._over():
                     break
+            self._bound_strangers(direction)
             if self._over():
                 return self._taken(data[:done])
             done += len(piece)
@@ -410,6 +415,20 @@ class Session:
             held_bytes_max=self._names.stanza_bytes_max,
         )
 
+    def _bound_strangers(self, direction: Direction) -> None:
+        """Close where a peer goes on making records before its login, or requests of which we lose track."""
+        if self.established or self._over():
+            return
+        limits = self._limits
+        if self._records_left < 0:
+            self._end_at_limit(direction, "stream.records_before_login_max", limits.records_before_login_max)
+        elif self._conversation.traffic.has_forgotten:
+            # The answer to one would be taken for that to another, a login perhaps.
+            self._end_at_limit(direction, "stream.pending_requests_max", limits.pending_requests_max)
+
+    def _end_at_limit(self, direction: Direction, limit: str, value: int) -> None:
+        self._limit(direction, StreamLimit(limit=limit, value=value, offset=direction.reader.offset, closes=True))
+
     def _receive_own(self, direction: Direction, data: bytes, at_ns: int) -> list[Action]:
         """Answer the peer that is ours to lead into TLS. Nothing of what it says is forwarded."""
         done = 0
@@ -417,6 +436,7 @@ class Session:
             done += len(piece)
             for item in self._feed_exactly(direction, piece):
                 self._own_item(direction, item, at_ns)
+                self._bound_strangers(direction)
                 if self._over():
                     return self._taken()
                 if self._phase is Phase.SECURING:
@@ -701,8 +721,11 @@ class Session:
         return CloseCause.STREAM_ERROR if self._conversation.had_stream_error else CloseCause.STREAM_CLOSED
 
     def _observe(self, event: Event) -> None:
-        if self._debug or event.level > Level.DEBUG:
-            self._turn.append(Observe(event))
+        if event.level > Level.DEBUG:
+            self._records_left -= 1
+        elif not self._debug:
+            return
+        self._turn.append(Observe(event))
 
     def _observe_all(self, events: Iterable[Event]) -> None:
         for event in events:
