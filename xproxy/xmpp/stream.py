@@ -191,6 +191,7 @@ class StreamReader:
         "_kept",
         "_limits",
         "_log_seen",
+        "_markup_octets",
         "_mode",
         "_names",
         "_namespaces",
@@ -248,6 +249,7 @@ class StreamReader:
         self._whole_bytes = 0  # up to so many octets are tried as complete elements
         self._noted: frozenset[ViolationKind] = frozenset()
         self._octets = 0  # since the last boundary
+        self._markup_octets = 0  # what its tags and attributes count for besides; before login
         self._warned = False
         self._unsaid = 0  # first-level elements the careful parser meets again: they were returned before
         self._forget()
@@ -532,7 +534,7 @@ class StreamReader:
         self._position += len(data)
         if exact:
             self._boundary = True
-            self._octets = self._passed = 0
+            self._octets = self._markup_octets = self._passed = 0
             self._warned = False
             if self._retained:
                 self._retained = []
@@ -549,7 +551,8 @@ class StreamReader:
             self._count_attributes(data, step)
         if grown:
             self._names.add(grown)
-        if self._names.used > self._names.max or self._octets > self._octets_free or self._attributes:
+        octets = self._octets + self._markup_octets
+        if self._names.used > self._names.max or octets > self._octets_free or self._attributes:
             self._check_limits(items)
             if self._names.renewals is not None and self._mode is _OPEN and self._has_too_many_names():
                 if not self._passed:
@@ -612,7 +615,7 @@ class StreamReader:
         passed = self._passed
         self._prime()
         self._unsaid = passed
-        self._octets = 0
+        self._octets = self._markup_octets = 0
         self._careful = True
         return data
 
@@ -657,7 +660,7 @@ class StreamReader:
                     self._break(items, ViolationKind.NAMESPACE)
                     break
                 self._retained = []
-                self._retained_bytes = self._octets = self._passed = 0
+                self._retained_bytes = self._octets = self._markup_octets = self._passed = 0
                 self._warned = self._doubt = False
                 self._boundary = True
                 start = at
@@ -869,7 +872,7 @@ class StreamReader:
         items: list[Item] = []
         self._header = b"".join(self._retained)
         self._retained = []
-        self._octets = 0
+        self._octets = self._markup_octets = 0
         self._warned = False
         self._root_name = name = str(root.tag)
         self._namespaces = dict(root.nsmap)
@@ -999,16 +1002,20 @@ class StreamReader:
             items.append(Violation(kind=kind, severity=Severity.NOTE, offset=offset))
 
     def _count_attributes(self, data: bytes, step: int) -> None:
-        """Names of a start tag are interned all at once when it is complete: count them before."""
+        """Count what takes room: a tree, and the names of a start tag, interned all at once when it is complete."""
+        markup_octets = self._names.markup_octets
+        if markup_octets or step == _QUIET:
+            quotes = data.count(b"'") + data.count(b'"')
+            self._markup_octets += markup_octets * data.count(b"<") + markup_octets // 2 * quotes
         if step == _QUIET:
             self._attributes += data.count(b"=")
-            self._quotes += data.count(b"'") + data.count(b'"')
+            self._quotes += quotes
         else:
             self._attributes = self._quotes = 0
 
     def _check_limits(self, items: list[Item]) -> None:
         limits, names = self._limits, self._names
-        if self._octets > names.stanza_bytes_max:
+        if self._octets + self._markup_octets > names.stanza_bytes_max:
             self._stop(items, names.stanza_limit, names.stanza_bytes_max)
         elif names.renewals is None and self._has_too_many_names():
             self._stop(items, names.limit, names.max)
