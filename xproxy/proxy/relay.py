@@ -170,6 +170,10 @@ class Relay:
         finally:
             self._close_sockets()
             self._note_end()
+            self._securing = None
+            if self._flow is not None:
+                self._flow.part()
+                self._flow = None
 
     # Set-up -----------------------------------------------------------------------------------------------------
 
