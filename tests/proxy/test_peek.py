@@ -1,7 +1,6 @@
 """A stream header is looked at and stays where it is."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 import trio
@@ -12,19 +11,6 @@ from xproxy import system
 from xproxy.proxy.peek import HeaderCut, Opening, OpeningRefused, peek_opening
 
 HEADER = DECLARED_HEADER.encode()
-
-
-@pytest.fixture
-def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A TCP connection: the client's end, and ours."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        client = socket.create_connection(listening.getsockname())
-        ours, _ = listening.accept()
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    ours.setblocking(False)
-    client.setblocking(False)
-    with client, ours:
-        yield client, ours
 
 
 @pytest.fixture(params=["kernel", "portable"], autouse=True)

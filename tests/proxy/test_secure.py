@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,19 +60,6 @@ def hello(*, padding: int = 0) -> bytes:
     message = b"\x01" + len(body).to_bytes(3, "big") + bytes(body)
     records = [message[start : start + 16_384] for start in range(0, len(message), 16_384)]
     return b"".join(b"\x16\x03\x01" + len(each).to_bytes(2, "big") + each for each in records)
-
-
-@pytest.fixture
-def ends() -> "Iterator[tuple[socket.socket, socket.socket]]":
-    """A TCP connection: the client's end, and ours."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        client = socket.create_connection(listening.getsockname())
-        ours, _ = listening.accept()
-    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    ours.setblocking(False)
-    client.setblocking(False)
-    with client, ours:
-        yield client, ours
 
 
 @pytest.fixture(params=["of-this-system", "portable"], autouse=True)

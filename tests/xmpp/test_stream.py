@@ -709,7 +709,7 @@ def test_the_vocabulary_of_xmpp_is_not_charged() -> None:
         b"<inline><feature var='urn:xmpp:sm:3'/></inline></bind><fast xmlns='urn:xmpp:fast:0'/></inline>"
         b"</authentication><sm xmlns='urn:xmpp:sm:3'/></stream:features>"
     )
-    assert reader._names.used < 8
+    assert reader._bounds.names.used < 8
 
 
 def test_long_text_without_names_is_not_counted_as_names() -> None:
@@ -745,7 +745,7 @@ def test_unaligned_reads_keep_little() -> None:
         size = rng.randint(1, 9_000)
         count += len(reader.feed(data[at : at + size]))
         at += size
-        most = max(most, reader._retained_bytes)
+        most = max(most, reader._content.retained_bytes)
     assert count == 600 * 21
     assert most < 40_000
 
@@ -757,7 +757,7 @@ def test_without_a_likely_end_the_exact_one_is_looked_for() -> None:
     most = count = 0
     for at in range(0, len(data), 4_099):
         count += sum(isinstance(item, FirstLevelElement) for item in reader.feed(data[at : at + 4_099]))
-        most = max(most, reader._retained_bytes)
+        most = max(most, reader._content.retained_bytes)
     assert count == 400 * 60
     assert most < 80_000
 

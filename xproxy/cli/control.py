@@ -11,12 +11,13 @@ import attrs
 import click
 
 from xproxy.cli.output import is_terminal, make_console, print_json
-from xproxy.config.load import load
+from xproxy.config.known import NotKnown
+from xproxy.config.load import look_through
 from xproxy.config.state import default_state_directory
 from xproxy.control.address import control_socket, is_socket
 from xproxy.control.client import ControlClient, NoProxy, wait_for_end
 from xproxy.control.words import LEVELS, SORTS
-from xproxy.errors import EXIT_NO, EXIT_OK
+from xproxy.errors import EXIT_NO, EXIT_OK, ConfigProblems
 
 SERVICE_STATE: Final = Path("/var/lib/xproxy")  # of the service: looked at when nothing says where
 WAIT_SECONDS: Final = 0.5  # between two looks at a drain
@@ -47,12 +48,18 @@ def proxy_options(command: F) -> F:
 def find_proxy(state: Path | None, config_file: Path | None) -> ControlClient:
     """Return the client for the proxy that is meant.
 
+    What else is wrong in the configuration does not matter: the proxy runs, and it is what a reload is to tell of.
+
     Raises:
-        ConfigProblems, FileProblem: no ``state`` is given, and the configuration cannot be read.
+        ConfigProblems, FileProblem: no ``state`` is given, and the configuration does not say which it is.
     """
     if state is not None:
         return ControlClient(state)
-    found = load({}, os.environ, config_file=config_file).settings.state.directory
+    looked = look_through({}, os.environ, config_file=config_file)
+    try:
+        found = looked.settings.state.directory
+    except NotKnown:
+        raise ConfigProblems(list(looked.problems)) from None
     is_default = found == default_state_directory(os.environ)
     if is_default and not is_socket(control_socket(found)) and SERVICE_STATE.is_dir():
         return ControlClient(SERVICE_STATE)
