@@ -26,6 +26,12 @@ def prefix_of(tag: bytes) -> str | None:
     return name[1].rpartition(b":")[0].decode() or None
 
 
+def may_be_one(data: bytes) -> bool:
+    """Tell whether ``data`` begins and ends like one element: a look, before a parser is asked."""
+    match = _NAME.match(data)
+    return match is not None and (data.endswith(b"/>") or data.endswith(b"</" + match[1] + b">"))
+
+
 def start_tag_name(tag: bytes, namespaces: dict[str | None, str]) -> str | None:
     """Return the Clark name of a start tag inside ``namespaces``; the tag may be cut at a ``>`` in an attribute."""
     match = _NAME.match(tag)
