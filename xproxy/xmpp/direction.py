@@ -121,6 +121,8 @@ class Direction:
         ):
             return found, len(data)
         end = data.find(b">", at) + 1 or len(data)
+        if data[end - 2 : end] == b"?>":  # an instruction ends no element: an XML declaration goes with its header
+            end = data.find(b">", end) + 1 or len(data)
         return self._feed_piece(data[at:end], login=login, logged_in=logged_in, held_bytes_max=held_bytes_max), end
 
     def _feed_piece(self, piece: bytes, *, login: bool, logged_in: bool, held_bytes_max: int) -> Sequence[Item | Lost]:

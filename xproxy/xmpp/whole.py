@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from lxml import etree
 
 from xproxy.xmpp.ns import STANZA_KINDS
+from xproxy.xmpp.tags import closing_tag_of
 
 _LT: Final = 0x3C
 _GT: Final = 0x3E
@@ -72,6 +73,13 @@ def _wrapping_of(root: str, prefix: str | None, namespaces: tuple[tuple[str | No
     if element is None or element.tag != root or element.nsmap != dict(namespaces):
         return None
     return wrapping
+
+
+def read_header(tag: bytes) -> etree._Element | None:
+    """Return the root that the start tag ``tag`` opens; None: it is not complete, more than that, or not right."""
+    closing = closing_tag_of(tag)
+    root = None if closing is None else _parse(tag + closing)
+    return None if root is None or root.text is not None or len(root) else root
 
 
 def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequence[etree._Element] | None:
