@@ -7,7 +7,15 @@ from lxml import etree
 
 from tests.support.judge import tree_of
 from tests.support.reading import HEADER, new_reader, read, read_ones
-from xproxy.xmpp.stream import FirstLevelElement, StreamLimit, StreamReader, Violation, ViolationKind, pieces
+from xproxy.xmpp.stream import (
+    FirstLevelElement,
+    StreamEnd,
+    StreamLimit,
+    StreamReader,
+    Violation,
+    ViolationKind,
+    pieces,
+)
 from xproxy.xmpp.whole import Wrapping, read_whole, wrapping_of
 
 STREAMS = "http://etherx.jabber.org/streams"
@@ -250,3 +258,26 @@ def test_a_stream_inside_the_stream_is_refused_as_ever() -> None:
     items = reader.feed(MESSAGE + b"<stream:stream/>")
     assert [item.kind for item in items if isinstance(item, Violation)] == [ViolationKind.NESTED_ROOT]
     assert reader.broken
+
+
+@pytest.mark.parametrize("before", [b"", MESSAGE, MESSAGE * 2])
+def test_a_closing_tag_needs_no_parser(before: bytes) -> None:
+    reader = established()
+    if before:
+        reader.feed(before)
+    assert reader.feed(b"</stream:stream>") == [StreamEnd(len(HEADER) + len(before) + 16)]
+    assert reader.at_boundary
+    assert [type(item) for item in reader.feed(b"<a/>")] == [Violation]
+
+
+@pytest.mark.parametrize("closing", [b"</stream:stream >", b"</stream:stream>\n", b"</stream:strea>", b"</stream>"])
+def test_another_spelling_of_the_closing_tag_is_the_parsers(closing: bytes) -> None:
+    whole, other = established(), opened()
+    assert whole.feed(closing) == other.feed(closing)
+    assert whole.broken is other.broken
+
+
+def test_text_before_the_closing_tag_is_noted() -> None:
+    reader = established()
+    items = [*reader.feed(b"<a/>text"), *reader.feed(b"</stream:stream>")]
+    assert [item.kind for item in items if isinstance(item, Violation)] == [ViolationKind.TEXT]

@@ -26,7 +26,7 @@ from lxml import etree
 from xproxy.config.stream import StreamLimits
 from xproxy.xmpp.bounds import Bounds
 from xproxy.xmpp.header import Header
-from xproxy.xmpp.items import FirstLevelElement, Item, StreamLimit, Tally, Violation
+from xproxy.xmpp.items import FirstLevelElement, Item, StreamEnd, StreamLimit, Tally, Violation
 from xproxy.xmpp.parser import (
     BOUNDARY,
     ENDED,
@@ -254,6 +254,11 @@ class Content:
             if not stripped:
                 return b""
             data = stripped
+        if self._parser is None and self._wrapping is not None and data == self._wrapping.closing:
+            self.position += len(data)
+            items.append(StreamEnd(self.position))
+            self._close()
+            return b""
         body = data if data[-1] not in WHITE else data.rstrip(WHITE) or data
         size = len(body)
         end = self.position + size

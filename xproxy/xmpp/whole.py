@@ -98,7 +98,7 @@ def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequenc
     stanza = _read_stanza(content, wrapping)
     if stanza is not None and stanza.tag != root_name:
         return (stanza,)
-    root = read_whole(content, wrapping)
+    root = None if content.startswith(b"</") else read_whole(content, wrapping)
     if root is None or root.text is not None:
         return None
     elements = list(root)
