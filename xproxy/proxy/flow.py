@@ -157,6 +157,14 @@ class Flow:
         """The leg of ``side``."""
         return self.client if side is Side.CLIENT else self.server
 
+    def part(self) -> None:
+        """Have the legs forget each other: the session is over, and the plane has neither of them.
+
+        What refers to each other is only freed when the collector looks for it, and that is late: a TLS object each.
+        """
+        for leg in (self.client, self.server):
+            del leg.flow, leg.peer
+
     def wake(self) -> None:
         """Have the session's task look at the flow."""
         self._news.set()

@@ -315,7 +315,8 @@ class Content:
             bounds.count_attributes(data, may_be_tag=step == QUIET)
         if grown:
             names.add(grown)
-        if names.used > names.max or tally.octets > bounds.octets_free or bounds.counts_attributes:
+        octets = tally.octets + bounds.markup_octets
+        if names.used > names.max or octets > bounds.octets_free or bounds.counts_attributes:
             self._check_limits(items)
             if names.renewals is not None and self.state is _OPEN and bounds.has_too_many_names:
                 if not tally.passed:
@@ -331,7 +332,7 @@ class Content:
         passed = self._tally.passed
         self._prime()
         self._tally.unsaid = passed
-        self._tally.octets = 0
+        self._tally.octets = self._bounds.markup_octets = 0
         self._careful = True
         return data
 
