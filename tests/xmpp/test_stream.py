@@ -719,6 +719,22 @@ def test_long_text_without_names_is_not_counted_as_names() -> None:
     assert [type(item) for item in items] == [FirstLevelElement]
 
 
+@pytest.mark.parametrize("inside", [b"<b/>", b"<b/>x", b"<b c=''/>", b"<!---->", b">", b"<b c=\"\" d='' e=''/>"])
+def test_a_strangers_element_may_have_few_nodes(inside: bytes) -> None:
+    """A tree of the smallest elements takes 40 to 60 times its octets."""
+    data = b"<a>" + inside * (60_000 // len(inside)) + b"</a>"
+    found = []
+    for chunks in every_cut(data):
+        reader = opened(logged_in=False)
+        items = [item for chunk in chunks for piece in pieces(chunk) for item in reader.feed(piece)]
+        (limit,) = (item for item in items if isinstance(item, StreamLimit))
+        assert limit.closes
+        found.append((limit.limit, limit.value))
+        assert limit.offset - len(HEADER) < 40 * 1_024
+    assert set(found) == {("stream.stanza_before_login_bytes_max", 65_536)}
+    assert any(isinstance(item, FirstLevelElement) for item in opened().feed(data)), "a user's may"
+
+
 # --- memory ---
 
 

@@ -1,6 +1,5 @@
 """``xproxy status``, ``sessions``, ``reload``, ``drain``, ``log-level``: a running proxy, over its control socket."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,15 +10,12 @@ import attrs
 import click
 
 from xproxy.cli.output import is_terminal, make_console, print_json
-from xproxy.config.known import NotKnown
-from xproxy.config.load import look_through
-from xproxy.config.state import default_state_directory
-from xproxy.control.address import control_socket, is_socket
+from xproxy.cli.state import find_state
+from xproxy.control.address import SOCKET_FILE
 from xproxy.control.client import ControlClient, NoProxy, wait_for_end
 from xproxy.control.words import LEVELS, SORTS
-from xproxy.errors import EXIT_NO, EXIT_OK, ConfigProblems
+from xproxy.errors import EXIT_NO, EXIT_OK
 
-SERVICE_STATE: Final = Path("/var/lib/xproxy")  # of the service: looked at when nothing says where
 WAIT_SECONDS: Final = 0.5  # between two looks at a drain
 WATCH_SECONDS: Final = 1.0
 LINES_AROUND: Final = 6  # of the table on a screen: head, rule, foot
@@ -48,22 +44,10 @@ def proxy_options(command: F) -> F:
 def find_proxy(state: Path | None, config_file: Path | None) -> ControlClient:
     """Return the client for the proxy that is meant.
 
-    What else is wrong in the configuration does not matter: the proxy runs, and it is what a reload is to tell of.
-
     Raises:
         ConfigProblems, FileProblem: no ``state`` is given, and the configuration does not say which it is.
     """
-    if state is not None:
-        return ControlClient(state)
-    looked = look_through({}, os.environ, config_file=config_file)
-    try:
-        found = looked.settings.state.directory
-    except NotKnown:
-        raise ConfigProblems(list(looked.problems)) from None
-    is_default = found == default_state_directory(os.environ)
-    if is_default and not is_socket(control_socket(found)) and SERVICE_STATE.is_dir():
-        return ControlClient(SERVICE_STATE)
-    return ControlClient(found)
+    return ControlClient(find_state(SOCKET_FILE, config_file) if state is None else state)
 
 
 # status -------------------------------------------------------------------------------------------------------------
@@ -313,7 +297,8 @@ def drain(state: Path | None, config_file: Path | None, as_json: bool, seconds: 
     pid = client.process()
     document = client.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
     if not as_json:
-        click.echo(f"draining: {document['sessions']} sessions have {document['seconds']:.0f} s")
+        have = "session has" if document["sessions"] == 1 else "sessions have"
+        click.echo(f"draining: {document['sessions']} {have} {document['seconds']:.0f} s")
     if wait:
         _wait_drained(client, pid, quiet=as_json)
         document = {**document, "ended": True}
@@ -340,7 +325,8 @@ def _wait_drained(client: ControlClient, pid: int | None, *, quiet: bool) -> Non
                 return  # its successor
             if not quiet:
                 left = now["drain_seconds_left"] or 0.0
-                spinner.update(Text(f"{now['sessions']['now']} sessions, {left:.0f} s left"))
+                count = now["sessions"]["now"]
+                spinner.update(Text(f"{count} session{'' if count == 1 else 's'}, {left:.0f} s left"))
 
 
 @click.command("log-level", epilog=_EPILOG)

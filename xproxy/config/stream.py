@@ -20,7 +20,7 @@ class StreamLimits:
     stanza_before_login_bytes_max: int = setting(
         65_536,
         "bytes",
-        "strangers get little memory: a tree takes forty times its octets; Kerberos' largest token in base64 fits",
+        "strangers get little memory: a tag or attribute counts for 32 more; Kerberos' largest token in base64 fits",
     )
     depth_max: int = setting(
         200,

@@ -65,6 +65,9 @@ log = logging.getLogger(__name__)
 DRAIN_SECONDS: Final = 2.0
 """How long a leg is drained behind our FIN. A peer that is alive answers within a round trip."""
 
+_DRAIN_BYTES_MAX: Final = 8_388_608
+"""More than what can be under way to us when we end; whoever goes on sending does not read what we said."""
+
 _CLOCK_CHECK_SECONDS: Final = 60.0
 """The core's deadlines are wall-clock times; after this long a step of that clock is noticed."""
 
@@ -816,11 +819,14 @@ async def _drain(sock: socket.socket, seconds: float) -> None:
     """Send FIN and read, raw and unseen, until the peer's own FIN or for a moment."""
     try:
         sock.shutdown(socket.SHUT_WR)
+        left = _DRAIN_BYTES_MAX
         with trio.move_on_after(seconds):
-            while True:
+            while left > 0:
                 await trio.lowlevel.wait_readable(sock)
                 # Of the base class: an SSLSocket's own recv would decrypt.
-                if not socket.socket.recv(sock, 65_536):
+                octets = len(socket.socket.recv(sock, 65_536))
+                if not octets:
                     return
+                left -= octets
     except OSError:
         return

@@ -9,15 +9,17 @@ class Bounds:
     """How much may still come. The names of an unfinished tag are bounded before the parser interns them.
 
     A start tag is parsed when it is complete, all its names at once: its attributes are counted as their octets come.
+    Before the login the nodes of an element count too, since a tree takes many times the octets, and so does each ``>``
+    in its text, since up to there it is fed by itself.
     """
 
-    __slots__ = ("_attributes", "_limits", "_quotes", "_warned", "names", "octets_free")
+    __slots__ = ("_attributes", "_limits", "_quotes", "_warned", "markup_octets", "names", "octets_free")
 
     def __init__(self, limits: StreamLimits, names: NameBudget) -> None:
         self._limits = limits
         self.names = names
         self.octets_free = min(limits.stanza_bytes_warn, names.stanza_bytes_max)  # below it there is nothing to say
-        self._warned = False
+        self.renew()
         self.forget()
 
     def forget(self) -> None:
@@ -28,6 +30,7 @@ class Bounds:
     def renew(self) -> None:
         """An element begins."""
         self._warned = False
+        self.markup_octets = 0  # what the tags and attributes of the element count for beside themselves
 
     @property
     def counts_attributes(self) -> bool:
@@ -36,9 +39,13 @@ class Bounds:
 
     def count_attributes(self, data: bytes, *, may_be_tag: bool) -> None:
         """``data`` was fed and the parser told nothing (``may_be_tag``), or did."""
+        each = self.names.markup_octets
+        if each or may_be_tag:
+            quotes = data.count(b"'") + data.count(b'"')
+            self.markup_octets += each * data.count(b">") + each // 2 * quotes
         if may_be_tag:
             self._attributes += data.count(b"=")
-            self._quotes += data.count(b"'") + data.count(b'"')
+            self._quotes += quotes
         else:
             self.forget()
 
@@ -51,7 +58,7 @@ class Bounds:
     def reached(self, octets: int, offset: int) -> StreamLimit | None:
         """Return the limit that an element of ``octets`` so far reaches, at ``offset``. A warning is said once."""
         names = self.names
-        if octets > names.stanza_bytes_max:
+        if octets + self.markup_octets > names.stanza_bytes_max:
             return StreamLimit(limit=names.stanza_limit, value=names.stanza_bytes_max, offset=offset, closes=True)
         if names.renewals is None and self.has_too_many_names:
             return StreamLimit(limit=names.limit, value=names.max, offset=offset, closes=True)
