@@ -68,7 +68,7 @@ from xproxy.journal.stored import CONTROL_ACTIONS, append_record, is_debug, open
 from xproxy.journal.stream import CommitFailed, StreamLog
 from xproxy.record.recorder import Record
 
-LINGER_SECONDS: Final = 0.002  # 500 commits a second at most; a record that finds the thread idle does not wait for it
+LINGER_SECONDS: Final = 0.01  # 100 commits a second at most; a record that finds the thread idle does not wait for it
 LINGER_RECORDS_MAX: Final = 256  # waiting: then there is no linger
 BATCH_RECORDS_MAX: Final = 4_096  # about 4 MiB: what one failed write makes us do again
 RETRY_SECONDS_MIN: Final = 0.25
