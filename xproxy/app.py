@@ -121,8 +121,6 @@ async def run(
         await look_up(settings.upstream.address)
     elif settings.upstream.address is UpstreamFrom.SRV:
         await look_up_domains(route, settings.upstream)
-    if settings.upstream.domains is not None and settings.upstream.address is not UpstreamFrom.SRV:
-        log.warning("domains in [upstream] restricts nothing: it is for address = srv")
     descriptors_max = raise_descriptor_limit(settings.sessions.sessions_max)
     levels = LevelFilter(level_from_name(settings.log.level))
     observer = Observer(version=__version__, hostname=socket.gethostname(), boot_id=secrets.token_hex(16))
@@ -516,7 +514,7 @@ class _App:
             else:
                 done.append(what)
         if done:
-            self._note(ConfigChanged(what=tuple(done)))
+            self._note(ConfigChanged(what=tuple(done), needs_restart=self._waiting))
         return Reloaded(done=tuple(done), problems=problems, waiting=self._waiting)
 
     async def _renew_certificates(self) -> None:

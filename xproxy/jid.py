@@ -162,6 +162,10 @@ def domain_to_ascii(domain: str) -> str:
     Raises: JidError with reason "address" for an IP address (no SNI: RFC 6066 section 3), "not-a-name", "empty" or
     "too-long" for what is no host name.
     """
+    return _to_ascii_cached(domain) if len(domain) <= CACHED_CHARS_MAX else _to_ascii(domain)
+
+
+def _to_ascii(domain: str) -> str:
     if len(domain) > TEXT_CHARS_MAX:
         raise JidError("domainpart", "too-long")
     name = _map_domain(domain)
@@ -173,8 +177,13 @@ def domain_to_ascii(domain: str) -> str:
     return name
 
 
+_to_ascii_cached: Final = functools.lru_cache(maxsize=1024)(_to_ascii)
+
+
 def is_ip_address(domain: str) -> bool:
     """Return whether ``domain`` is an IPv4 or IPv6 address, with or without brackets, rather than a name."""
+    if ":" not in domain and not domain[-1:].isdecimal() and domain[-1:] != "]":
+        return False  # most are names, and most names are told from an address by their last letter
     try:
         ipaddress.ip_address(domain[1:-1] if domain[:1] == "[" and domain[-1:] == "]" else domain)
     except ValueError:

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,13 +13,13 @@ import trio.testing
 
 from tests.support.taping import BEGIN_NS, CLIENT, OBSERVER, SERVER, TRACE_ID
 from xproxy.capture.service import CaptureService, CoreSettings
-from xproxy.capture.trace import read_trace
+from xproxy.capture.trace import Closed, Lost, read_trace
 from xproxy.config.capture import CaptureSettings
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import Endpoint, Event
 from xproxy.events.capture import CaptureStopped
 from xproxy.events.connection import ConnectionAccepted
-from xproxy.proxy.seams import SessionCore
+from xproxy.proxy.seams import SessionCore, SessionNotes
 from xproxy.record.recorder import SessionRecorder
 from xproxy.xmpp.actions import LegMode
 from xproxy.xmpp.memory import Memory
@@ -45,15 +47,29 @@ class Proxy:
 
     def connect(self, trace_id: str = TRACE_ID, *, client: Endpoint = CLIENT) -> None:
         """A client connects, and says nothing yet."""
+        self.connected(trace_id, client=client)
+
+    def connected(self, trace_id: str, *, client: Endpoint = CLIENT) -> tuple[SessionCore, SessionNotes]:
+        """Return what the relay has of it."""
         recorder, new_session = self.service.session(
             trace_id, SessionRecorder(trace_id=trace_id, observer=OBSERVER), _session
         )
         recorder.record(ConnectionAccepted(client=client, listener=SERVER), BEGIN_NS)
-        new_session(LegMode.CLEAR, BEGIN_NS, NameTally(1_000)).tick(BEGIN_NS)
+        core = new_session(LegMode.CLEAR, BEGIN_NS, NameTally(1_000))
+        core.tick(BEGIN_NS)
+        return core, recorder
 
     @property
     def stopped(self) -> list[CaptureStopped]:
         return [event for event in self.events if isinstance(event, CaptureStopped)]
+
+
+def wait_until(is_so: Callable[[], object]) -> None:
+    """Wait for another thread."""
+    deadline = time.monotonic() + 10
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def files(directory: Path) -> list[Path]:
@@ -159,3 +175,66 @@ async def test_a_network_may_be_written_either_way(net: str, ips: list[str], tmp
         proxy.connect(f"{number:032x}", client=Endpoint(ip, 50_000))
     proxy.service.close()
     assert {clients[int(file.name.partition("-")[2].partition(".")[0], 16)] for file in files(tmp_path)} == set(ips)
+
+
+async def test_a_disk_that_fails_is_no_limit_that_was_reached(
+    tmp_path: Path, full_disk: Callable[[Path], None]
+) -> None:
+    proxy = Proxy()
+    proxy.start(tmp_path)
+    proxy.connect("a" * 32)
+    run = proxy.service._run
+    assert run is not None
+    await trio.to_thread.run_sync(wait_until, lambda: files(tmp_path) and not run.store._batch)
+    full_disk(tmp_path)
+    proxy.connect("b" * 32)
+    wait_until(lambda: run.store.problem)  # in its thread; ours has not heard of it
+    proxy.connect("c" * 32)
+    await trio.to_thread.run_sync(run.store._thread.join)
+    await trio.testing.wait_all_tasks_blocked()
+    assert [event.action for event in proxy.events] == ["capture-started", "capture-stopped"]
+    (stopped,) = proxy.stopped
+    assert (stopped.reason, stopped.sessions, stopped.sessions_lost) == ("disk", 2, 2)
+    ends = [list(read_trace(file))[-1] for file in files(tmp_path) if file.stat().st_size]
+    assert [type(end) for end in ends] == [Lost]
+
+
+async def test_at_the_limit_of_all_every_capture_says_that_it_ends(tmp_path: Path) -> None:
+    for room in range(8_000, 8_600, 40):
+        directory = tmp_path / f"{room}"
+        proxy = Proxy(total_bytes_max=room)
+        proxy.start(directory)
+        for number in range(20):
+            proxy.connect(f"{number:032x}")
+        proxy.service.close()
+        (stopped,) = proxy.stopped
+        assert stopped.reason == "size-limit"
+        assert sum(file.stat().st_size for file in files(directory)) <= room
+        for file in files(directory):
+            lost = list(read_trace(file))[-1]
+            assert isinstance(lost, Lost)
+            assert lost.why == "size-limit"
+
+
+async def test_an_event_in_all_sessions_at_once_loses_none_of_their_rings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write, write = threading.Event(), os.write
+
+    def slowly(descriptor: int, data: bytes) -> int:
+        may_write.wait(10)
+        return write(descriptor, data)
+
+    monkeypatch.setattr("xproxy.capture.store.os.write", slowly)
+    proxy = Proxy(actions="connection-closed", queue_bytes_max=10_000, memory_bytes_max=1_000_000)
+    proxy.start(tmp_path)
+    for number in range(100):
+        core, recorder = proxy.connected(f"{number:032x}")
+        recorder.record(core.closed(BEGIN_NS), BEGIN_NS)
+    assert [event.action for event in proxy.events] == ["capture-started"]
+    may_write.set()
+    proxy.service.close()
+    found = [list(read_trace(file)) for file in files(tmp_path)]
+    assert len(found) == 100
+    assert {type(lines[-1]) for lines in found} == {Closed}
+    assert sum(file.stat().st_size for file in files(tmp_path)) > 100_000

@@ -111,6 +111,40 @@ def test_all_problems_come_at_once_each_with_its_place(tmp_path: Path, mint: Min
 
 
 @pytest.mark.slow
+def test_a_refused_value_hides_only_what_depends_on_it(tmp_path: Path, mint: Mint) -> None:
+    """One bad value in each section, and beside it in the same section something else that is wrong."""
+    leaf, other = mint.leaf("a.example", label="a"), mint.leaf("b.example", label="b")
+    os.chmod(other.key, 0o644)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (tmp_path / "xproxy.toml").write_text(
+            f"[listen]\naddresses = ['127.0.0.1:{port}']\nheaders_max = 'x'\nheader_bytes_max = 3\n"
+            "[upstream]\naddress = 'nowhere.invalid:5222'\ndomain = ''\nprobe_seconds_min = 40\nca_file = 'none.pem'\n"
+            f"[tls]\ncertificate_file = '{leaf.certificate}'\nkey_file = '{other.key}'\nleaves_max = 'x'\n"
+            "[log]\npath = 'none/records.jsonl'\nidentities = 'x'\n"
+            "[stream]\ndepth_max = 300\nstanza_bytes_max = 'x'\n"
+            "[journal]\nrecords_max = 3\nsegment_bytes_max = 'x'\n"
+            "[capture]\njid = 'nobody'\nring_bytes = 'x'\n"
+        )
+        checked = check(tmp_path)
+    problems = {finding["where"] for finding in checked.findings if finding["severity"] == "problem"}
+    lines = (2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25)
+    assert problems == {f"xproxy.toml:{line}" for line in lines}
+    assert any(f"anybody may use the server's key {other.key}" in each["message"] for each in checked.findings)
+
+
+@pytest.mark.slow
+def test_what_does_less_than_it_says_is_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "xproxy.toml").write_text("[upstream]\naddress = '127.0.0.1:5222'\ndomains = ['a.example']\n")
+    checked = check(tmp_path, "--listen", "127.0.0.1:0")
+    assert checked.code == 0
+    (found,) = checked.of("config")
+    assert (found["severity"], found["where"]) == ("warning", "xproxy.toml:3")
+    assert found["message"].startswith("restricts nothing with address = 127.0.0.1:5222")
+    assert found["hint"] == 'leave it away (a server refuses domains that are not its own), or write address = "srv"'
+
+
+@pytest.mark.slow
 def test_a_file_that_is_no_toml_is_one_problem(tmp_path: Path) -> None:
     (tmp_path / "xproxy.toml").write_text("[upstream]\naddress = x\n")
     checked = check(tmp_path)
@@ -348,7 +382,8 @@ def test_a_clock_behind_the_journal_is_a_problem(tmp_path: Path) -> None:
     settings = Settings(state=StateSettings(directory=state))
 
     def found(now_ns: int) -> list[tuple[str, str]]:
-        return [(each.severity.value, each.message) for each in machine.check_clock(settings, now_ns)][:1]
+        found = [*machine.check_journal_times(settings, now_ns), *machine.check_clock(now_ns)]
+        return [(each.severity.value, each.message) for each in found][:1]
 
     assert found(newest + 1)[0][0] == "ok"
     (severity, message) = found(newest - 7_200_000_000_000)[0]

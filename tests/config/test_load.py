@@ -6,9 +6,9 @@ import pytest
 
 from xproxy.config.address import HostPort
 from xproxy.config.listen import ListenAddress
-from xproxy.config.load import Loaded, load
+from xproxy.config.load import Loaded, load, section_fields
 from xproxy.config.settings import Settings
-from xproxy.config.upstream import UpstreamAddress, UpstreamFrom
+from xproxy.config.upstream import UpstreamAddress, UpstreamFrom, UpstreamSettings
 from xproxy.errors import ConfigProblems, FileProblem
 
 
@@ -181,6 +181,69 @@ def test_a_certificate_on_the_command_line_asks_for_its_key(tmp_path: Path) -> N
 def test_a_refused_value_causes_no_second_complaint(tmp_path: Path) -> None:
     (found,) = problems_of(tmp_path, "[stream]\nstanza_bytes_max = 'x'\nstanza_bytes_warn = 2_000_000\n")
     assert "stanza_bytes_max" in found
+
+
+def test_a_refused_value_hides_nothing_that_does_not_depend_on_it(tmp_path: Path) -> None:
+    text = """\
+[listen]
+addresses = ["a:1", "a:1"]
+trusted = ["x"]
+destination_ports = [0]
+[upstream]
+address = "srv"
+tls = "clear"
+domains = ["a..b"]
+probe_seconds_min = 40
+refuse_while_down = true
+[policy]
+passthrough_seconds = 0.5
+passthrough_max = "x"
+on_client_reject = "passthrough"
+[capture]
+actions = 1
+jid = "x"
+net = "y"
+directory = "captures"
+[log]
+identities = "x"
+"""
+    found = [problem.partition(": ")[0] for problem in problems_of(tmp_path, text)]
+    refused = [3, 7, 13, 16, 21]
+    assert found == [f"FILE:{line}" for line in (*refused, 2, 4, 8, 10, 9, 12, 17, 18)]
+
+
+@pytest.mark.parametrize("key", section_fields(UpstreamSettings))
+def test_no_check_sees_a_default_in_the_place_of_a_refused_value(tmp_path: Path, key: str) -> None:
+    """Whatever is refused in a configuration that is fine, that is the one problem."""
+    lines = {"address": "'srv'", "domain": "'a.example'", "tls": "'none'", "refuse_while_down": "true", key: "{}"}
+    text = "[upstream]\n" + "".join(f"{name} = {value}\n" for name, value in lines.items())
+    (found,) = problems_of(tmp_path, text)
+    assert f": {key}: " in found
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (
+            "address = 'a:5222'\ndomains = ['a.example']",
+            "FILE:3: restricts nothing with address = a:5222: every client",
+        ),
+        ("address = 'original'\ndomains = ['*']", "FILE:3: restricts nothing with address = original: every client is"),
+        ("address = 'a:5222'\nnameservers = ['192.0.2.1']", "FILE:3: nobody asks them with address = a:5222"),
+        (
+            "address = 'srv'\ndomain = 'a.example'\nprivate_addresses = true",
+            "FILE:4: does nothing: servers of domains that are listed may have any address: leave it away; it is for",
+        ),
+    ],
+)
+def test_what_does_less_than_it_says_is_said(tmp_path: Path, text: str, advice: str) -> None:
+    (found,) = load_text(tmp_path, f"[upstream]\n{text}\n").advice
+    assert str(found).replace(str(tmp_path / "xproxy.toml"), "FILE").startswith(advice)
+
+
+def test_there_is_no_advice_on_what_does_what_it_says(tmp_path: Path) -> None:
+    text = "[upstream]\naddress = 'srv'\ndomains = ['*']\nprivate_addresses = true\nnameservers = ['192.0.2.1']\n"
+    assert load_text(tmp_path, text).advice == ()
 
 
 def test_a_slip_in_a_variables_name_is_noticed() -> None:

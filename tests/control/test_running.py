@@ -58,8 +58,10 @@ class Rig:
         trust = trusting(self.proxy.ca_file)
         return Client(host="127.0.0.1", port=self.proxy.port, domain=DOMAIN, tls=trust, mode=mode)
 
-    async def ask(self, *arguments: str) -> Outcome:
-        command = [sys.executable, "-m", "xproxy", *arguments, "--state", str(self.proxy.state)]
+    async def ask(self, *arguments: str, named: bool = True) -> Outcome:
+        """Run a command about the proxy, which is ``named`` by its state directory."""
+        state = ("--state", str(self.proxy.state)) if named else ()
+        command = [sys.executable, "-m", "xproxy", *arguments, *state]
         with trio.fail_after(60):
             done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
         outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -241,7 +243,53 @@ async def test_a_reload_says_what_it_could_not_read(
         assert problem["what"] == "certificates"
         assert "holds no certificate" in problem["problem"]
         asked = rig.proxy.wait_record("config-changed", where=lambda record: at(record, "xproxy.control.pid"))
-        assert asked["xproxy"]["config"]["changed"] == ["reload"]
+        assert asked["xproxy"]["config"] == {
+            "changed": ["reload"],
+            "applied": ["log-file", "log-level"],
+            "kept": ["certificates"],
+        }
+        assert asked["event"]["outcome"] == "failure"
+        assert asked["error"]["message"].startswith("certificates kept as before: ")
+
+
+async def test_a_reload_says_what_is_only_read_at_the_start_and_what_a_broken_file_keeps(
+    tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack
+) -> None:
+    """Found by its configuration, whatever else has gone wrong there meanwhile."""
+    file = tmp_path / "xproxy.toml"
+    state = f"[state]\ndirectory = '{tmp_path / 'proxy' / 'state'}'\n"
+    file.write_text(state)
+    async with before_a_server(proxies, tmp_path, trust, canary, "-c", str(file)) as rig:
+
+        async def reload() -> tuple[Outcome, dict[str, Any]]:
+            mark = rig.proxy.mark()
+            outcome = await rig.ask("reload", "-c", str(file), named=False)
+            where = lambda record: at(record, "xproxy.control.pid") is not None  # noqa: E731
+            return outcome, rig.proxy.wait_record("config-changed", after=mark, where=where)
+
+        file.write_text(f"{state}[upstream]\ndomain = 'other.example'\n[log]\nlevel = 'debug'\n")
+        outcome, record = await reload()
+        assert (outcome.code, outcome.document["needs_restart"]) == (0, ["upstream.domain"])
+        assert record["event"]["outcome"] == "success"
+        assert record["xproxy"]["config"] == {
+            "changed": ["reload"],
+            "applied": ["log-file", "certificates", "log-level"],
+            "needs_restart": ["upstream.domain"],
+        }
+        file.write_text(f"{state}[log]\nlevel = 'loud'\n[upstream]\ntls = 'clear'\n")
+        outcome, record = await reload()
+        assert (outcome.code, outcome.document["reloaded"]) == (1, ["log-file", "certificates"])
+        (kept,) = outcome.document["problems"]
+        assert f"{file}:4: level: must be" in kept["problem"]
+        assert f"{file}:6: tls: must be" in kept["problem"]
+        assert record["error"]["message"].startswith(f"log-level kept as before: {file}:4: level: must be")
+        assert record["event"]["outcome"] == "failure"
+        assert record["xproxy"]["config"] == {
+            "changed": ["reload"],
+            "applied": ["log-file", "certificates"],
+            "kept": ["log-level"],
+        }
+        assert (await rig.ask("log-level")).document["level"] == "debug"
 
 
 async def test_a_drain_ends_the_proxy_in_form(tmp_path: Path, trust: Trust, canary: Canary, proxies: ExitStack) -> None:

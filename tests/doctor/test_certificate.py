@@ -51,6 +51,22 @@ def context_of(
     return context
 
 
+async def test_all_that_is_wrong_with_one_is_said_at_once(
+    nursery: trio.Nursery, nameserver: HostPort, tmp_path: Path
+) -> None:
+    """As Debian's ejabberd.pem: self-signed, for no domain. To trust it alone would be half of it."""
+    end = TODAY + datetime.timedelta(days=99)
+    context = context_of(tmp_path, name="ejabberd", alternatives=["other.example"], begin=TODAY, end=end)
+    port: int = await nursery.start(Crooked(tls=context).serve)
+    found = await examined(port, domain=DOMAIN, ca_file=None, nameserver=nameserver)
+    assert found["certificate"].finding == f"the certificate is self-signed, for other.example; nor is it for {DOMAIN}"
+    settings = [fix.setting for fix in found["certificate"].fixes]
+    assert 'certfiles: ["<a certificate for the domain, with its key>"]' in settings
+    assert settings[-1].startswith("--upstream-ca FILE")
+    trusted = await examined(port, domain=DOMAIN, ca_file=tmp_path / "both.pem", nameserver=nameserver)
+    assert trusted["certificate"].finding == f"the certificate is for other.example, not for {DOMAIN}"
+
+
 @pytest.mark.parametrize(
     ("name", "alternatives", "begin", "end"),
     [

@@ -1,5 +1,6 @@
 """Capturing real sessions: what is in the files, what the log says of it, how it ends; and Wireshark's own tools."""
 
+import base64
 import json
 import re
 import shutil
@@ -15,10 +16,20 @@ from pathlib import Path
 import pytest
 
 from tests.support.accounts import DOMAIN, PASSWORDS
+from tests.support.canary import Canary
 from tests.support.gosendxmpp import GoSendXmpp
 from tests.support.mint import Mint
 from tests.support.prosody import Prosody
 from tests.support.proxy_process import ProxyProcess, at, only, trace_of
+from tests.support.raw_peer import (
+    RawPeer,
+    client_context,
+    connect,
+    log_in,
+    scripted_server,
+    serve_login,
+    server_context,
+)
 from xproxy.capture.elements import elements_of
 from xproxy.capture.trace import Lost, TraceSession, read_sessions, read_trace
 from xproxy.replay.golden import comparable
@@ -162,6 +173,58 @@ def test_when_there_is_no_room_capturing_ends_and_traffic_goes_on(
     else:
         assert "No such file" in at(stopped, "error.message")
     proxy.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 48 KiB."""
+    directory = tmp_path / "disk"
+    directory.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48k,mode=700", "none", str(directory)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here (root with CAP_SYS_ADMIN can)")
+    yield directory
+    subprocess.run(["umount", str(directory)], check=True)
+
+
+def test_on_a_full_disk_each_capture_says_that_it_ends_and_each_session_goes_on(
+    start_proxy: StartProxy, small_disk: Path, mint: Mint, canary: Canary
+) -> None:
+    canary.register("password of raw-capture", "canary-full-disk")
+    message = b"<message id='m'><body>" + BODY.encode() * 20 + b"</body></message>"
+    context = server_context(mint.leaf(DOMAIN, label="full-disk"))
+
+    def answer(peer: RawPeer) -> None:
+        serve_login(peer, context)
+        for _ in range(40):
+            peer.send(peer.until(b"</message>"))
+        peer.rest()
+
+    with scripted_server(answer) as server:
+        proxy = start_proxy(server.port, "--capture", str(small_disk))
+        clients = [connect(proxy.port) for _ in range(3)]
+        for client in clients:
+            log_in(client, client_context(proxy.ca_file), base64.b64encode(b"\0raw-capture\0canary-full-disk"))
+        for _ in range(40):
+            for client in clients:
+                client.send(message)
+                client.until(b"</message>")
+        stopped = proxy.wait_record("capture-stopped")
+        for client in clients:
+            client.close()
+        proxy.sessions(count=3)
+        proxy.stop()
+    assert (at(stopped, "event.reason"), at(stopped, "event.outcome")) == ("disk", "failure")
+    assert "No space left on device" in at(stopped, "error.message")
+    assert at(stopped, "xproxy.capture.sessions_lost") == 3
+    assert not any(record["event"]["action"] == "limit-reached" for record in proxy.records())
+    found = captures(small_disk)
+    assert len(found) == 3
+    for session in found.values():
+        lost = session.lines[-1]
+        assert isinstance(lost, Lost)
+        assert lost.why == "disk"
+        assert len(session.lines) > 20
 
 
 def test_a_session_under_way_is_cut_off_when_capturing_stops(

@@ -440,6 +440,20 @@ async def test_behind_a_proxy_header_all_else_is_found_too(ward: Ward) -> None:
 
 
 @PROSODY
+async def test_a_server_without_a_certificate(ward: Ward) -> None:
+    """Prosody offers STARTTLS all the same, as it is after its installation."""
+    with ward.server("prosody", {"ssl = { certificate": "no_ssl = { certificate"}) as server:
+        found = await ward.examine(server.starttls_port)
+    stream, tls = found["stream"], found["direct-tls"]
+    assert stream.severity is PROBLEM
+    assert "handshake_failure): it has no certificate for this domain" in stream.finding
+    assert any("prosodyctl --root cert import" in fix.setting for fix in stream.fixes if fix.where == "Prosody")
+    assert "STARTTLS, which is offered" in tls.finding
+    assert "in clear" not in tls.consequence
+    assert "nothing is encrypted" not in tls.consequence
+
+
+@PROSODY
 async def test_a_port_for_direct_tls_alone(ward: Ward) -> None:
     with ward.server("prosody") as server:
         found = await ward.examine(server.direct_tls_port)

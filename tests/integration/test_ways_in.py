@@ -15,10 +15,12 @@ from typing import Any
 import attrs
 import pytest
 
+from tests.support import dns as dns_support
 from tests.support import netns
 from tests.support import prosody as prosody_support
 from tests.support.accounts import DOMAIN, MODES, PASSWORDS
 from tests.support.canary import Canary
+from tests.support.dns import host, running_dns, srv
 from tests.support.mint import Mint
 from tests.support.netns import CLIENT, CLIENT6, GATEWAY, GATEWAY6, SERVER, SERVER6, Network, inside, network
 from tests.support.ports import free_ports
@@ -398,6 +400,75 @@ def test_haproxy_in_front_and_a_spoofer_beside_it(here: Stage) -> None:
         assert at(refused, "event.reason") == "proxy-header-untrusted"
         assert at(refused, "client.ip") == CLIENT
         assert "203.0.113.9" not in proxy.log_file.read_text()
+
+
+# Where the DNS leads --------------------------------------------------------------------------------------------------
+
+FIRST = "10.77.2.3"  # a second address of the server's
+SHUT = """
+table inet shut {{
+    chain input {{
+        type filter hook input priority filter;
+        ip daddr {first} tcp dport {port} {how}
+    }}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("nameserver", "mode", "ways"),
+    [(SERVER, "starttls", ["reject with tcp reset", "drop"]), (SERVER6, "direct-tls", [])],
+    ids=["asked-by-ipv4", "asked-by-ipv6"],
+)
+def test_the_second_server_of_the_dns_serves_while_the_first_is_down(
+    here: Stage, nameserver: str, mode: str, ways: list[str]
+) -> None:
+    """However it is down: it refuses, says nothing, or its machine has gone. When it is back, it serves again."""
+    if reason := dns_support.missing():
+        pytest.skip(reason)
+    network, port, is_direct = here.network, PORTS[mode], mode == "direct-tls"
+    network.firewall("")
+    records = (
+        srv(DOMAIN, target="first.test", port=port, priority=10, weight=1, direct=is_direct),
+        srv(DOMAIN, target="second.test", port=port, priority=20, weight=2, direct=is_direct),
+        *(host("first.test", FIRST), host("second.test", SERVER6)),
+    )
+    config = here.directory / "xproxy.toml"
+    config.write_text(f'[upstream]\nnameservers = ["{nameserver}"]\n')
+    with (
+        running_dns(here.directory, *records, namespace=network.server) as dns,
+        here.proxy("-c", str(config), upstream="srv", listen=["[::]:5222"]) as proxy,
+    ):
+
+        def server_of_a_login() -> tuple[str, str, int]:
+            mark = proxy.mark()
+            here.login(GATEWAY, 5222, mode, proxy)
+            session = proxy.session(after=mark)
+            only(session, "session-established")
+            connected = only(session, "upstream-connected", xproxy__upstream__via="srv", destination__port=port)
+            assert at(connected, "xproxy.upstream.tls") == ("direct" if is_direct else "starttls")
+            first = at(connected, "destination.ip"), at(connected, "destination.address")
+            return (*first, at(connected, "xproxy.upstream.priority"))
+
+        first, second = (FIRST, "first.test", 10), (SERVER6, "second.test", 20)
+        address = (f"{FIRST}/24", "dev", "to-gateway")
+        network.configure("address", "add", *address, at=network.server)
+        try:
+            assert server_of_a_login() == first
+            for how in ways:
+                network.firewall(SHUT.format(first=FIRST, port=port, how=how), at=network.server)
+                assert server_of_a_login() == second, how
+                network.firewall("", at=network.server)
+            if ways:
+                assert server_of_a_login() == first
+        finally:
+            network.firewall("", at=network.server)
+            network.configure("address", "delete", *address, at=network.server)
+        assert server_of_a_login() == second
+        questions = dns.queries()
+    service = "_xmpps-client" if is_direct else "_xmpp-client"
+    assert questions.count(f"SRV {service}._tcp.{DOMAIN}") == 1  # and kept as long as it says
+    assert {"A first.test", "AAAA first.test", "A second.test", "AAAA second.test"} <= set(questions)
 
 
 # SOCKS5 ---------------------------------------------------------------------------------------------------------------

@@ -49,15 +49,21 @@ def network(monkeypatch: pytest.MonkeyPatch) -> "Network":
 
     def use(answers: dict[str, OSError | float]) -> list[tuple[str, float]]:
         begun: list[tuple[str, float]] = []
+        said: dict[socket.socket, OSError | float] = {}
 
-        async def answer(sock: socket.socket, address: str, port: int) -> None:
+        def begin(sock: socket.socket, address: str, port: int) -> bool:
             begun.append((address, trio.current_time()))
-            said = answers[address]
-            if isinstance(said, OSError):
-                raise said
-            await trio.sleep(said)
+            said[sock] = answers[address]
+            return answers[address] == 0
 
-        monkeypatch.setattr(connect, "connect", answer)
+        async def answered(sock: socket.socket) -> None:
+            answer = said[sock]
+            if isinstance(answer, OSError):
+                raise answer
+            await trio.sleep(answer)
+
+        monkeypatch.setattr(connect, "begin", begin)
+        monkeypatch.setattr(connect, "answered", answered)
         return begun
 
     return use
@@ -157,6 +163,25 @@ async def test_a_failure_leads_on_at_once(network: Network, autojump_clock: Mock
     connection = await open_upstream(Places(candidate("192.0.2.1"), candidate("2001:db8::1")), ASKED, seconds_max=8)
     connection.sock.close()
     assert begun == [("192.0.2.1", pytest.approx(0)), ("2001:db8::1", pytest.approx(0))]
+
+
+async def test_who_answers_at_once_has_won_whatever_is_under_way(network: Network, autojump_clock: MockClock) -> None:
+    begun = network({"192.0.2.1": 1e9, "192.0.2.2": 0, "192.0.2.3": 0})
+    connection = await open_upstream(
+        Places(*(candidate(f"192.0.2.{number}") for number in (1, 2, 3))), ASKED, seconds_max=8
+    )
+    connection.sock.close()
+    assert connection.candidate.address == "192.0.2.2"
+    assert [address for address, _ in begun] == ["192.0.2.1", "192.0.2.2"]
+    assert connection.seconds == pytest.approx(0.25)
+
+
+async def test_a_failure_that_is_known_at_once(listening: Callable[[str], int]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(ConnectFailed) as failed:
+        await open_upstream(Places(candidate(port=port), candidate(port=port)), ASKED, seconds_max=5)
+    assert (failed.value.failure.reason, failed.value.failure.tried) == (UpstreamFailure.REFUSED, 2)
 
 
 async def test_a_real_failover(listening: Callable[[str], int]) -> None:

@@ -235,13 +235,27 @@ async def test_a_header_from_elsewhere_is_not_read(caplog: pytest.LogCaptureFixt
     async with behind_balancer(trusted=NOWHERE) as rig, nothing_is_left(rig):
         with await rig.connect() as another:
             await sees_the_end(another)
-        with await rig.connect() as spoofer:
+        with await rig.connect(source="127.0.0.66") as spoofer:
             await send_all(spoofer, HEADER + b"<")
             await sees_the_end(spoofer)
             refused = await rig.channel.wait_for(ConnectionRefused, 2)
             assert refused.reason is RefusalReason.PROXY_HEADER_UNTRUSTED
-            assert caplog.text.count("add --trusted if it is yours") == 1
             assert (refused.client, refused.balancer) == (Endpoint(*spoofer.getsockname()), None)
+
+
+@pytest.mark.parametrize("kind", [ListenKind.PROXY_PROTOCOL, ListenKind.SOCKS5])
+async def test_who_is_not_trusted_is_said_once_and_without_the_address(
+    caplog: pytest.LogCaptureFixture, kind: ListenKind
+) -> None:
+    """Whether an address may be written is --identities' to say, and that holds for records."""
+    with trio.fail_after(10):
+        async with proxying(listen=listening(kind, trusted=NOWHERE)) as rig:
+            for _ in range(2):
+                with await rig.connect(source="127.0.0.66") as stranger:
+                    await sees_the_end(stranger)
+    assert caplog.text.count("add --trusted if it is yours") == 1
+    assert str(rig.address) in caplog.text
+    assert "127.0.0.66" not in caplog.text
 
 
 async def test_a_header_where_none_is_expected_is_no_xmpp() -> None:

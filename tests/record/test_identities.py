@@ -237,6 +237,7 @@ _OUR_WORDS = """
     previous_sha256 lang content_namespace cause status_codes user_agent_hash last_element issuer
     proxy_protocol stream origin vkey previous_vkey segment note ops_note torn_segments counts error stage refusal
     on_client_reject directory path actions net
+    applied kept needs_restart
 """
 _OURS = frozenset(_OUR_WORDS.split())
 

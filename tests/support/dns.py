@@ -1,4 +1,4 @@
-"""A real name server (dnsmasq) on a loopback port the kernel chose."""
+"""A real name server (dnsmasq): on a loopback port the kernel chose, or on the usual one in a network of its own."""
 
 import shutil
 import socket
@@ -11,6 +11,7 @@ from typing import Final
 
 import attrs
 
+from tests.support.netns import inside
 from tests.support.ports import free_ports
 
 _START_SECONDS_MAX: Final = 10.0
@@ -63,16 +64,23 @@ def host(name: str, address: str) -> str:
 
 
 @contextmanager
-def running_dns(directory: Path, *records: str, local_ttl: int = 60) -> Iterator[NameServer]:
-    """Run dnsmasq in ``directory`` with these records, all of ``local_ttl`` seconds."""
+def running_dns(
+    directory: Path, *records: str, local_ttl: int = 60, namespace: str | None = None
+) -> Iterator[NameServer]:
+    """Run dnsmasq in ``directory`` with these records, all of ``local_ttl`` seconds.
+
+    In a network ``namespace`` of its own it listens at port 53 of all addresses there.
+    """
     log_file = directory / "dnsmasq.log"
     for _ in range(_START_TRIES):
-        (port,) = free_ports(1)
+        (port,) = free_ports(1) if namespace is None else (53,)
+        where = ("--listen-address=127.0.0.1", "--bind-interfaces") if namespace is None else ()
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 [
+                    *(inside(namespace) if namespace else ()),
                     *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"),
-                    *(f"--port={port}", "--listen-address=127.0.0.1", "--bind-interfaces", "--user=", "--group="),
+                    *(f"--port={port}", *where, "--user=", "--group="),
                     *("--log-queries", "--log-facility=-", f"--local-ttl={local_ttl}", "--local=/test/"),
                     *records,
                 ],
@@ -81,7 +89,7 @@ def running_dns(directory: Path, *records: str, local_ttl: int = 60) -> Iterator
                 stderr=log,
             )
         try:
-            if not _came_up(process, port, log_file):
+            if not _came_up(process, port, log_file, is_here=namespace is None):
                 continue
             yield NameServer(port=port, log_file=log_file)
             return
@@ -91,8 +99,11 @@ def running_dns(directory: Path, *records: str, local_ttl: int = 60) -> Iterator
     raise AssertionError(f"dnsmasq did not start: {log_file.read_text()}")
 
 
-def _came_up(process: "subprocess.Popen[bytes]", port: int, log_file: Path) -> bool:
-    """Wait until it answers; False when its port was taken by somebody else."""
+def _came_up(process: "subprocess.Popen[bytes]", port: int, log_file: Path, *, is_here: bool) -> bool:
+    """Wait until it answers; False when its port was taken by somebody else.
+
+    Where it is not ``is_here`` but in another network, its own word has to do, which it gives when it has its sockets.
+    """
     question = bytes.fromhex("000101000001000000000000") + b"\x04test\x00" + bytes.fromhex("00020001")
     deadline = time.monotonic() + _START_SECONDS_MAX
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
@@ -102,6 +113,11 @@ def _came_up(process: "subprocess.Popen[bytes]", port: int, log_file: Path) -> b
                 if "failed to create listening socket" in (text := log_file.read_text(errors="replace")):
                     return False
                 raise AssertionError(f"dnsmasq ended with status {process.returncode}: {text}")
+            if not is_here:
+                if ": started, version" in log_file.read_text(errors="replace"):
+                    return True
+                time.sleep(_POLL_SECONDS)
+                continue
             try:
                 sock.sendto(question, ("127.0.0.1", port))
                 sock.recv(512)

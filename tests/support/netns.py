@@ -48,17 +48,17 @@ class Network:
     gateway: str
     server: str
 
-    def firewall(self, rules: str) -> None:
-        """Set the gateway's nftables rules, in place of all before."""
-        _run(*inside(self.gateway), "nft", "-f", "-", text=f"flush ruleset\n{rules}\n")
+    def firewall(self, rules: str, *, at: str | None = None) -> None:
+        """Set the nftables rules of the gateway, or of the namespace ``at``, in place of all before."""
+        _run(*inside(at or self.gateway), "nft", "-f", "-", text=f"flush ruleset\n{rules}\n")
 
     def run(self, *command: str) -> None:
         """Run a command in the gateway."""
         _run(*inside(self.gateway), *command)
 
-    def configure(self, *arguments: str) -> None:
-        """Run ``ip`` in the gateway."""
-        _run(*inside(self.gateway), "ip", *arguments)
+    def configure(self, *arguments: str, at: str | None = None) -> None:
+        """Run ``ip`` in the gateway, or in the namespace ``at``."""
+        _run(*inside(at or self.gateway), "ip", *arguments)
 
 
 def inside(namespace: str) -> tuple[str, ...]:

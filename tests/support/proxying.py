@@ -220,10 +220,12 @@ class Rig:
         await self.finished.wait()
         return self.dropped[0]
 
-    async def connect(self, *, receive_buffer: int | None = None) -> socket.socket:
-        """Connect as a client, without a word."""
+    async def connect(self, *, receive_buffer: int | None = None, source: str | None = None) -> socket.socket:
+        """Connect as a client, from the address ``source``, without a word."""
         sock = socket.socket()
         sock.setblocking(False)
+        if source is not None:
+            sock.bind((source, 0))
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:

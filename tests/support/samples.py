@@ -458,7 +458,13 @@ FULL: tuple[Event, ...] = (
     ),
     ProxyStopped(reason="sigterm", sessions_aborted=3),
     ConfigChanged(
-        what=("certificates", "log-file"), problem="cannot read cert.pem: Permission denied", by_uid=0, by_pid=4_711
+        what=("reload",),
+        applied=("log-file", "log-level"),
+        kept=("certificates",),
+        problem="certificates kept as before: cannot read cert.pem: Permission denied",
+        needs_restart=("listen.addresses", "upstream.tls"),
+        by_uid=0,
+        by_pid=4_711,
     ),
     CaptureStarted(
         directory="/var/lib/xproxy/captures",

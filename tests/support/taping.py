@@ -5,6 +5,7 @@ import attrs
 from xproxy.capture.gate import Gate, Wanted
 from xproxy.capture.memory import WitnessedMemory
 from xproxy.capture.redact import Alias, Redactor
+from xproxy.capture.store import Reserve, Taken
 from xproxy.capture.tape import Tape, TapedCore, TapedRecorder
 from xproxy.capture.trace import Meta
 from xproxy.config.stream import StreamLimits, StreamPolicy
@@ -54,11 +55,11 @@ class Disk:
     cut: list[str] = attrs.Factory(list)
     over: int = 0
 
-    def write(self, trace_id: str, data: bytes) -> bool:
-        if len(self.data) + len(data) > self.room:
-            return False
+    def write(self, trace_id: str, data: bytes, reserve: Reserve | None = None) -> Taken:
+        if reserve != "last" and len(self.data) + len(data) > self.room:
+            return "queue-full"
         self.data += data
-        return True
+        return "taken"
 
     def may_keep(self, change: int) -> bool:
         self.kept += change
@@ -66,6 +67,9 @@ class Disk:
 
     def cut_off(self, why: str) -> None:
         self.cut.append(why)
+
+    def gone(self) -> None:
+        self.cut.append("gone")
 
     def ended(self, gate: Gate) -> None:
         self.over += 1

@@ -16,8 +16,10 @@ from tests.support.dialogue import (
     SUCCESS,
     Dialogue,
 )
+from xproxy.config.stream import StreamLimits
 from xproxy.events import Side
 from xproxy.events.account import FastTokenIssued
+from xproxy.events.proxy import LimitReached
 from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused, DialbackResult
 from xproxy.events.sasl import SaslDowngrade, SaslFailed, SaslOffered, SaslStarted, SaslSucceeded, UpstreamTampering
 from xproxy.events.session import ResourceBound, SessionEstablished, SessionResumed
@@ -25,6 +27,7 @@ from xproxy.events.stanza import ClientFailureSuspected
 from xproxy.xmpp.actions import Observe
 from xproxy.xmpp.memory import Memory
 from xproxy.xmpp.sasl.downgrade import expected_h
+from xproxy.xmpp.session import Phase
 
 SASL = "xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"
 SASL2 = "xmlns='urn:xmpp:sasl:2'"
@@ -200,6 +203,67 @@ def test_a_legacy_login_is_attributed_and_its_password_is_not_shown() -> None:
     assert talk.one(SaslSucceeded).attempt == 2
     assert talk.one(SessionEstablished).how == "iq-auth"
     assert "canary" not in repr(talk.events)
+
+
+LEGACY_LOGIN = "<iq type='set'{0}><query xmlns='jabber:iq:auth'><username>admin</username></query></iq>"
+FORM_ASKED = "<iq type='get'{0}><query xmlns='jabber:iq:register'/></iq>"
+FORM = "<iq type='result'{0}><query xmlns='jabber:iq:register'><username/><password/></query></iq>"
+REFUSED = (
+    "<iq type='error'{0}><error type='auth'><not-authorized xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "login", "answered"),
+    [
+        (" id='x'", " id='x'", " id='x'"),
+        (" id='x' to='example.org'", " id='x'", " id='x' from='example.org'"),
+        (" id='x'", " id='x' to='example.org'", " id='x'"),
+        ("", "", ""),
+    ],
+)
+def test_the_answer_to_something_else_is_nobodys_login(asked: str, login: str, answered: str) -> None:
+    """Any server that hands out a form before the login would otherwise vouch for whomever the client names."""
+    talk = Dialogue().client(DECLARED_HEADER).server(SERVER_HEADER)
+    talk.client(FORM_ASKED.format(asked) + LEGACY_LOGIN.format(login)).server(FORM.format(answered))
+    assert SaslSucceeded not in {type(event) for event in talk.events}
+    talk.server(REFUSED.format(answered))
+    assert talk.one(SaslFailed).authcid == "admin"
+    # Also where its answer seems to come in the place of the login's.
+    talk.client(LEGACY_LOGIN.format(login)).server(FORM.format(answered))
+    assert SaslSucceeded not in {type(event) for event in talk.events}
+    assert not talk.session.established
+
+
+@pytest.mark.parametrize("id_", ["", " id='{0}'"])
+def test_a_stranger_with_more_requests_than_we_keep_is_closed(id_: str) -> None:
+    limits = StreamLimits(pending_requests_max=20, pending_without_id_max=20)
+    talk = Dialogue(limits=limits).client(DECLARED_HEADER).server(SERVER_HEADER)
+    for number in range(20):
+        talk.client(FORM_ASKED.format(id_.format(number)))
+    assert LimitReached not in {type(event) for event in talk.events}
+    talk.client(LEGACY_LOGIN.format(id_.format("x")))
+    assert talk.one(LimitReached).limit == "stream.pending_requests_max"
+    assert talk.session.phase is Phase.CLOSED
+
+
+FLOODS = {
+    "auth": PLAIN,
+    "abort": f"<abort {SASL}/>",
+    "error": "<message type='error'/>",
+    "restart": HEADER + "<!-- -->",
+}
+
+
+@pytest.mark.parametrize("element", FLOODS.values(), ids=FLOODS)
+def test_a_stranger_makes_few_records(element: str) -> None:
+    """Else 22 octets of his make 1.5 KiB of ours, and what matters drowns in them."""
+    talk = Dialogue().client(DECLARED_HEADER).server(SERVER_HEADER + FEATURES_SASL)
+    talk.client(element * 300)
+    maximum = StreamLimits().records_before_login_max
+    assert talk.one(LimitReached).limit == "stream.records_before_login_max"
+    assert talk.session.phase is Phase.CLOSED
+    assert maximum < len(talk.events) < maximum + 8
 
 
 def as_component(text: str) -> str:

@@ -6,7 +6,9 @@ from lxml import etree
 from xproxy.events import Side
 from xproxy.events.stanza import RequestFacts
 from xproxy.jid import Jid
-from xproxy.xmpp.pending import KEY_CHARS_MAX, WITHOUT_ID_MAX, PendingRequests
+from xproxy.xmpp.pending import KEY_CHARS_MAX, PendingRequests
+
+WITHOUT_ID_MAX = 3
 
 ACCOUNT = Jid.from_text("juliet@example.com/balcony")
 
@@ -25,7 +27,7 @@ def iq(
 
 
 def known(limit: int = 10) -> PendingRequests:
-    pending = PendingRequests(limit)
+    pending = PendingRequests(limit, WITHOUT_ID_MAX)
     pending.know(domain="example.com", account=ACCOUNT)
     return pending
 
@@ -84,7 +86,7 @@ HOME = [None, "", "example.com", "Juliet@Example.com", "juliet@example.com/balco
 def test_the_own_server_and_account_have_several_names(
     asked: str | None, answered: str | None, known_first: bool
 ) -> None:
-    pending = known() if known_first else PendingRequests(10)
+    pending = known() if known_first else PendingRequests(10, WITHOUT_ID_MAX)
     pending.sent(Side.CLIENT, iq(to=asked), 0)
     pending.know(domain="example.com", account=ACCOUNT)
     assert pending.answered(Side.SERVER, iq(from_=answered), 0) is not None
@@ -92,7 +94,7 @@ def test_the_own_server_and_account_have_several_names(
 
 def test_before_the_account_is_known_any_address_answers_for_home() -> None:
     """A bind result may come from the account's own address, and it is what first tells that address."""
-    pending = PendingRequests(10)
+    pending = PendingRequests(10, WITHOUT_ID_MAX)
     pending.know(domain="example.com")
     pending.sent(Side.CLIENT, iq("bind"), 0)
     assert pending.answered(Side.SERVER, iq("bind", from_="juliet@example.com"), 0) is not None
@@ -100,7 +102,7 @@ def test_before_the_account_is_known_any_address_answers_for_home() -> None:
 
 @pytest.mark.parametrize("id_", [None, ""])
 def test_requests_without_id_are_answered_in_order(id_: str | None) -> None:
-    pending = PendingRequests(10)
+    pending = PendingRequests(10, WITHOUT_ID_MAX)
     pending.sent(Side.CLIENT, iq(id_, to="other@x", payload="other"), 0)
     pending.sent(Side.CLIENT, iq(id_, payload="first"), 0)
     pending.sent(Side.CLIENT, iq(id_, payload="second"), 0)
@@ -110,14 +112,40 @@ def test_requests_without_id_are_answered_in_order(id_: str | None) -> None:
     assert len(pending) == 1
 
 
-def test_an_id_used_again_means_the_later_request() -> None:
+@pytest.mark.parametrize(
+    "home", [(None, None, None), ("example.com", None, "example.com"), (None, "example.com", None)]
+)
+def test_requests_of_one_id_are_answered_in_order(home: tuple[str | None, str | None, str | None]) -> None:
+    """The first answer is not that of the second, whatever name of home each was addressed to."""
+    first, second, answer = home
+    pending = known()
+    pending.sent(Side.CLIENT, iq("1", to=first, payload="a"), 10)
+    pending.sent(Side.CLIENT, iq("1", to=second, payload="b"), 20)
+    assert len(pending) == 2
+    answers = [pending.answered(Side.SERVER, iq("1", from_=answer), 25) for _ in range(3)]
+    assert [each and (each.payload, each.age_ns) for each in answers] == [("{u:x}a", 15), ("{u:x}b", 5), None]
+    assert len(pending) == 0
+
+
+def test_an_id_used_again_when_its_request_has_expired_means_the_later_one() -> None:
     pending = known()
     pending.sent(Side.CLIENT, iq("1", payload="a"), 10)
-    pending.sent(Side.CLIENT, iq("1", payload="b"), 20)
-    answer = pending.answered(Side.SERVER, iq("1"), 25)
+    assert len(pending.expired(10**15)) == 1
+    pending.sent(Side.CLIENT, iq("1", payload="b"), 10**15)
+    answer = pending.answered(Side.SERVER, iq("1"), 10**15 + 5)
     assert answer is not None
     assert (answer.payload, answer.age_ns) == ("{u:x}b", 5)
     assert len(pending) == 0
+
+
+def test_the_oldest_of_one_id_goes_at_the_limit() -> None:
+    pending = known(limit=2)
+    for number in range(4):
+        pending.sent(Side.CLIENT, iq("1", payload=f"p{number}"), number)
+    assert len(pending) == 2
+    answer = pending.answered(Side.SERVER, iq("1"), 9)
+    assert answer is not None
+    assert answer.payload == "{u:x}p2"
 
 
 def test_the_oldest_goes_at_the_limit() -> None:
@@ -166,7 +194,7 @@ def test_clear_forgets_requests_and_addresses() -> None:
     st.sampled_from([None, "example.com", "a@b", "a b", "x" * 200]),
 )))  # fmt: skip
 def test_any_dialogue_stays_within_its_bounds(steps: list[tuple[Side, bool, str | None, str | None]]) -> None:
-    pending = PendingRequests(2)
+    pending = PendingRequests(2, WITHOUT_ID_MAX)
     for at_ns, (side, asks, id_, peer) in enumerate(steps):
         element = iq(id_, to=peer, from_=peer)
         if asks:

@@ -8,14 +8,22 @@ from xproxy.events.session import SessionResumed, SessionResumeFailed, SmAnomaly
 from xproxy.xmpp.sm import StreamManagement, unsigned
 
 
+class Sent:
+    """A side that has sent so many stanzas."""
+
+    def __init__(self) -> None:
+        self.stanzas = 0
+
+
 class Managed:
     """A dialogue whose stanza counts the test sets."""
 
     def __init__(self) -> None:
-        self.sent = {Side.CLIENT: 0, Side.SERVER: 0}
-        self.sm = StreamManagement(
-            key=b"k", sent_by_client=lambda: self.sent[Side.CLIENT], sent_by_server=lambda: self.sent[Side.SERVER]
-        )
+        self.by_client, self.by_server = Sent(), Sent()
+        self.sm = StreamManagement(key=b"k", client=self.by_client, server=self.by_server)
+
+    def sent(self, *, client: int, server: int) -> None:
+        self.by_client.stanzas, self.by_server.stanzas = client, server
 
     def client(self, xml: str, at_ns: int = 0) -> list[Event]:
         element = etree.fromstring(xml)
@@ -28,14 +36,14 @@ class Managed:
 
 def test_counting_begins_at_enable_and_enabled() -> None:
     talk = Managed()
-    talk.sent = {Side.CLIENT: 3, Side.SERVER: 2}
+    talk.sent(client=3, server=2)
     talk.client("<enable/>")
     talk.server("<enabled/>")
     assert talk.server("<a h='0'/>") == []
     assert talk.client("<a h='1'/>") == [
         SmAnomaly(sent_by=Side.CLIENT, kind="handled-count-too-high", handled=1, sent=0)
     ]
-    talk.sent = {Side.CLIENT: 4, Side.SERVER: 3}
+    talk.sent(client=4, server=3)
     assert talk.client("<a h='1'/>") + talk.server("<a h='1'/>") == []
 
 
@@ -43,7 +51,7 @@ def test_counters_wrap() -> None:
     talk = Managed()
     talk.client("<resume previd='p' h='4294967295'/>")
     talk.server("<resumed previd='p' h='4294967295'/>")
-    talk.sent = {Side.CLIENT: 2, Side.SERVER: 2}
+    talk.sent(client=2, server=2)
     assert talk.client("<a h='1'/>") + talk.server("<a h='1'/>") == []
     assert [event.action for event in talk.server("<a h='2'/>")] == ["sm-anomaly"]
 

@@ -709,7 +709,7 @@ def test_the_vocabulary_of_xmpp_is_not_charged() -> None:
         b"<inline><feature var='urn:xmpp:sm:3'/></inline></bind><fast xmlns='urn:xmpp:fast:0'/></inline>"
         b"</authentication><sm xmlns='urn:xmpp:sm:3'/></stream:features>"
     )
-    assert reader._names.used < 8
+    assert reader._bounds.names.used < 8
 
 
 def test_long_text_without_names_is_not_counted_as_names() -> None:
@@ -717,6 +717,22 @@ def test_long_text_without_names_is_not_counted_as_names() -> None:
     items = reader.feed(b"<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>" + b"=" * 20_000)
     items += reader.feed(b"\"'" * 10 + b"</response>")
     assert [type(item) for item in items] == [FirstLevelElement]
+
+
+@pytest.mark.parametrize("inside", [b"<b/>", b"<b/>x", b"<b c=''/>", b"<!---->", b"<b c=\"\" d='' e=''/>"])
+def test_a_strangers_element_may_have_few_nodes(inside: bytes) -> None:
+    """A tree of the smallest elements takes 40 to 60 times its octets."""
+    data = b"<a>" + inside * (60_000 // len(inside)) + b"</a>"
+    found = []
+    for chunks in every_cut(data):
+        reader = opened(logged_in=False)
+        items = [item for chunk in chunks for piece in pieces(chunk) for item in reader.feed(piece)]
+        (limit,) = (item for item in items if isinstance(item, StreamLimit))
+        assert limit.closes
+        found.append((limit.limit, limit.value))
+        assert limit.offset - len(HEADER) < 40 * 1_024
+    assert set(found) == {("stream.stanza_before_login_bytes_max", 65_536)}
+    assert any(isinstance(item, FirstLevelElement) for item in opened().feed(data)), "a user's may"
 
 
 # --- memory ---
@@ -745,7 +761,7 @@ def test_unaligned_reads_keep_little() -> None:
         size = rng.randint(1, 9_000)
         count += len(reader.feed(data[at : at + size]))
         at += size
-        most = max(most, reader._retained_bytes)
+        most = max(most, reader._content.retained_bytes)
     assert count == 600 * 21
     assert most < 40_000
 
@@ -757,7 +773,7 @@ def test_without_a_likely_end_the_exact_one_is_looked_for() -> None:
     most = count = 0
     for at in range(0, len(data), 4_099):
         count += sum(isinstance(item, FirstLevelElement) for item in reader.feed(data[at : at + 4_099]))
-        most = max(most, reader._retained_bytes)
+        most = max(most, reader._content.retained_bytes)
     assert count == 400 * 60
     assert most < 80_000
 

@@ -121,10 +121,10 @@ def test_a_stream_lets_go_of_its_parser_when_complete_elements_come() -> None:
     reader = established()
     reader.feed(MESSAGE[:30])
     reader.feed(MESSAGE[30:])
-    assert reader._parser is not None
+    assert reader._content._parser is not None
     for _ in range(4):
         reader.feed(MESSAGE)
-    assert reader._parser is None
+    assert reader._content._parser is None
     reader.feed(MESSAGE[:30])
     (item,) = reader.feed(MESSAGE[30:])
     assert isinstance(item, FirstLevelElement)

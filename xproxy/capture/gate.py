@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 import attrs
 
+from xproxy.capture.store import Reserve, Taken
 from xproxy.capture.trace import Closed, Conn, Gap, Lost, Meta, SessionLine, meta_line, session_line
 from xproxy.events.connection import ConnectionAccepted
 from xproxy.jid import Jid, JidError
@@ -33,14 +34,17 @@ class Wanted:
 class Ledger(Protocol):
     """What all captures of a run share: ``xproxy.capture.service``."""
 
-    def write(self, trace_id: str, data: bytes) -> bool:
-        """Have ``data`` written to the file of that session; False: there is no room, and nothing of it is written."""
+    def write(self, trace_id: str, data: bytes, reserve: Reserve | None = None) -> Taken:
+        """Have ``data`` written to the file of that session, or nothing of it."""
 
     def may_keep(self, change: int) -> bool:
         """Count ``change`` bytes kept in rings; False: there are too many."""
 
     def cut_off(self, why: str) -> None:
         """A session's capture ended before the session did."""
+
+    def gone(self) -> None:
+        """Somebody has removed a session's file."""
 
     def ended(self, gate: "Gate") -> None:
         """A session is over or not wanted."""
@@ -70,6 +74,7 @@ class Gate:
         self._gap_line: SessionLine | None = None
         self._written = 0
         self._last_n = 0  # of the lines that came
+        self._last_t_ns = 0
         self._written_n = 0  # ... and that were written
 
     @property
@@ -103,7 +108,7 @@ class Gate:
         """Take a line."""
         if self._closed:
             return
-        self._last_n = line.n
+        self._last_n, self._last_t_ns = line.n, line.t_ns
         data = session_line(line)
         if isinstance(line, Conn):
             self._conn = data
@@ -130,11 +135,11 @@ class Gate:
             self._kept = 0
             self._ledger.ended(self)
 
-    def cut(self, why: str, t_ns: int = 0) -> None:
+    def cut(self, why: str) -> None:
         """Capturing ends before the session does."""
         if self._begun and not self._closed:
-            lost = Lost(session=1, n=self._written_n + 1, t_ns=t_ns, line=0, why=why)
-            self._ledger.write(self.trace_id, session_line(lost))
+            lost = Lost(session=1, n=self._written_n + 1, t_ns=self._last_t_ns, line=0, why=why)
+            self._ledger.write(self.trace_id, session_line(lost), "last")
         self.close()
 
     def _keep(self, line: SessionLine, data: bytes) -> None:
@@ -163,21 +168,26 @@ class Gate:
         self._ring.clear()
         self._ledger.may_keep(-self._kept)
         self._kept = 0
-        self._write(b"".join(parts))
+        self._write(b"".join(parts), "ring")
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, reserve: Reserve | None = None) -> None:
         if self._written + len(data) > self._bytes_max:
             self._ledger.cut_off("capture.session_bytes_max")
             self.cut("session-limit")
             return
-        if not self._ledger.write(self.trace_id, data):
-            if not self._closed:  # the whole capture may have ended by that very write
+        match self._ledger.write(self.trace_id, data, reserve):
+            case "taken":
+                self._begun = True
+                self._written += len(data)
+                self._written_n = self._last_n
+            case "queue-full":
                 self._ledger.cut_off("capture.queue_bytes_max")
+                self.cut("queue-limit")
+            case "gone":
+                self._ledger.gone()
                 self.close()
-            return
-        self._begun = True
-        self._written += len(data)
-        self._written_n = self._last_n
+            case "over":
+                pass  # with this very write, or a moment ago: it is being said
 
 
 def _is_in(ip: str, net: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:

@@ -23,7 +23,7 @@ from xproxy import __version__
 from xproxy.capture.gate import Gate, Wanted
 from xproxy.capture.memory import WitnessedMemory
 from xproxy.capture.redact import Alias, Redactor
-from xproxy.capture.store import CaptureStore
+from xproxy.capture.store import CaptureStore, Reserve, Taken
 from xproxy.capture.tape import Tape, TapedCore, TapedRecorder
 from xproxy.capture.trace import SUFFIX, Meta
 from xproxy.config.capture import CaptureSettings
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 REDACTION: Final = "default-1"  # the rules of xproxy.capture.content, and their version
 REDACTION_BODIES: Final = "bodies-1"
+LAST_BYTES: Final = 128  # the line that ends a file before its session does has at most so many
 _MAPPED_BITS: Final = 96  # of a v4-mapped address, before the IPv4 one
 
 
@@ -285,24 +286,28 @@ class CaptureService:
 
     # What all sessions share ----------------------------------------------------------------------------------------
 
-    def write(self, run: _Run, trace_id: str, data: bytes) -> bool:
+    def write(self, run: _Run, trace_id: str, data: bytes, reserve: Reserve | None) -> Taken:
         """Have ``data`` written to the file of a session."""
-        if run.bytes + len(data) > run.settings.total_bytes_max:
+        # For each file that goes on, the words that end it must find room.
+        files = len(run.names) + (trace_id not in run.names)
+        if reserve != "last" and run.bytes + len(data) + LAST_BYTES * files > run.settings.total_bytes_max:
             if run is self._run:
                 limit = run.settings.total_bytes_max
                 self._note(LimitReached(limit="capture.total_bytes_max", value=limit, closes=False))
                 self.stop("size-limit")
-            return False
+            return "over"
         name = run.names.get(trace_id)
         is_new = name is None
         if name is None:
             stamp = datetime.fromtimestamp(self._wall_ns() / 1e9, UTC)
-            name = run.names[trace_id] = f"{stamp:%Y%m%dT%H%M%SZ}-{trace_id}{SUFFIX}"
-            run.sessions += 1
-        if not run.store.append(name, data, is_new=is_new):
-            return False
-        run.bytes += len(data)
-        return True
+            name = f"{stamp:%Y%m%dT%H%M%SZ}-{trace_id}{SUFFIX}"
+        taken = run.store.append(name, data, is_new=is_new, reserve=reserve)
+        if taken == "taken":
+            if is_new:
+                run.names[trace_id] = name
+                run.sessions += 1
+            run.bytes += len(data)
+        return taken
 
     def cut_off(self, run: _Run, why: str) -> None:
         """A session's capture ended before the session did."""
@@ -336,20 +341,27 @@ class _Ledger:
         self._service = service
         self._run = run
 
-    def write(self, trace_id: str, data: bytes) -> bool:
+    def write(self, trace_id: str, data: bytes, reserve: Reserve | None = None) -> Taken:
         """Have ``data`` written."""
-        return self._service.write(self._run, trace_id, data)
+        return self._service.write(self._run, trace_id, data, reserve)
 
     def may_keep(self, change: int) -> bool:
-        """Count bytes in rings."""
-        self._run.ring_bytes += change
-        return self._run.ring_bytes <= self._run.settings.memory_bytes_max
+        """Count bytes in rings; those that were released and wait for the disk are in memory still."""
+        run = self._run
+        run.ring_bytes += change
+        return run.ring_bytes + run.store.released_bytes <= run.settings.memory_bytes_max
 
     def cut_off(self, why: str) -> None:
         """Count it and say so."""
         self._service.cut_off(self._run, why)
 
+    def gone(self) -> None:
+        """Count it: the store has said it."""
+        self._run.lost += 1
+
     def ended(self, gate: Gate) -> None:
         """Forget it."""
         self._run.gates.discard(gate)
-        self._run.names.pop(gate.trace_id, None)
+        name = self._run.names.pop(gate.trace_id, None)
+        if name is not None:
+            self._run.store.ended(name)

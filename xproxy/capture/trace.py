@@ -25,7 +25,8 @@
     close    the proxy ended the session                  cause
     gap      lines up to n were dropped: the ring was full  lines, bytes
     closed   both legs are gone; the last line
-    lost     capturing ended before the session did       why
+    lost     capturing ended before the session did       why: asked, disk, size-limit (of all), session-limit,
+                                                          queue-limit, element-not-complete, internal-error, shutdown
 
     optional on every input (xml, open, tls, end, tick, close, closed):
       rt   [[index, ns]]  the record of the index-th event it led to was made so much later than t

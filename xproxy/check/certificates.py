@@ -11,8 +11,7 @@ from cryptography import x509
 
 from xproxy.check.finding import Finding, fine, from_error, problem, warning
 from xproxy.config.check import Place
-from xproxy.config.tls import TlsSettings
-from xproxy.config.upstream import UpstreamSettings
+from xproxy.config.settings import Settings
 from xproxy.errors import FileProblem
 from xproxy.tls.authority import check_ca, read_ca_certificate
 from xproxy.tls.credential import ServerFiles
@@ -24,19 +23,17 @@ TOPIC: Final = "files"
 DAYS_LEFT_WARN: Final = 14  # ACME clients renew 30 days ahead: at 14 something has been wrong for two weeks
 
 
-def check_certificates(
-    tls: TlsSettings, upstream: UpstreamSettings, state: Path, place: Place, now: datetime
-) -> Iterator[Finding]:
-    """Yield what is wrong with files of certificates and keys, and what is right."""
+def check_certificate(settings: Settings, place: Place, now: datetime) -> Iterator[Finding]:
+    """Yield what is wrong, and what is right, with the certificate clients see: its files, or the authority's."""
+    tls = settings.tls
     if tls.certificate_file is not None and tls.key_file is not None:
-        yield from _check_pair(tls.certificate_file, tls.key_file, upstream.domain, place, now)
+        yield from _check_pair(tls.certificate_file, tls.key_file, settings, place, now)
     elif tls.certificate_file is None and tls.key_file is None:
-        yield from _check_ca(state, now)
-    yield from _check_authorities(upstream, place)
+        yield from _check_ca(settings.state.directory, now)
 
 
 def _check_pair(
-    certificate_file: Path, key_file: Path, domain: str | None, place: Place, now: datetime
+    certificate_file: Path, key_file: Path, settings: Settings, place: Place, now: datetime
 ) -> Iterator[Finding]:
     where = place("tls", "certificate_file")
     try:
@@ -49,6 +46,7 @@ def _check_pair(
     yield from _check_days(leaf, where, f"the certificate {certificate_file}", "renew it", now)
     yield from _check_chain(chain, where, certificate_file, now)
     names = CertificateNames.from_certificate(leaf)
+    domain = settings.upstream.domain
     if domain is not None and not names.cover(domain):
         yield problem(
             TOPIC,
@@ -127,7 +125,9 @@ def _check_ca(state: Path, now: datetime) -> Iterator[Finding]:
     yield fine(TOPIC, str(certificate_path), f"the local CA is valid until {certificate.not_valid_after_utc:%Y-%m-%d}")
 
 
-def _check_authorities(upstream: UpstreamSettings, place: Place) -> Iterator[Finding]:
+def check_authorities(settings: Settings, place: Place) -> Iterator[Finding]:
+    """Yield whether there is somebody who may sign the server's certificate."""
+    upstream = settings.upstream
     where = place("upstream", "ca_file")
     if upstream.verify == "none":
         yield warning(

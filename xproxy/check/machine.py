@@ -97,14 +97,13 @@ def _mebibytes(octets: int) -> str:
 # The clock ----------------------------------------------------------------------------------------------------------
 
 
-def check_clock(settings: Settings, now_ns: int) -> Iterator[Finding]:
+def check_clock(now_ns: int) -> Iterator[Finding]:
     """Yield whether the times in the log can be right."""
     now = datetime.fromtimestamp(now_ns / 1e9, UTC)
     if now < BUILT:
         yield problem("clock", "clock", f"the clock says {now:%Y-%m-%d %H:%M}, which is before xproxy was made",
                       "set it: timedatectl set-ntp true, or date -u -s ...")  # fmt: skip
         return
-    yield from _compare_with_journal(settings.state.directory, now_ns)
     synchronised = is_synchronised()
     if synchronised is None:
         yield unknown("clock", "clock", "whether the clock is kept right by NTP cannot be seen here")
@@ -115,9 +114,10 @@ def check_clock(settings: Settings, now_ns: int) -> Iterator[Finding]:
                       "install chrony or systemd-timesyncd; in a container this is the host's business")  # fmt: skip
 
 
-def _compare_with_journal(state: Path, now_ns: int) -> Iterator[Finding]:
-    newest = newest_entry_ns(state)
-    if newest is None:
+def check_journal_times(settings: Settings, now_ns: int) -> Iterator[Finding]:
+    """Yield whether the journal's newest record can be of the past."""
+    newest = newest_entry_ns(settings.state.directory)
+    if newest is None or datetime.fromtimestamp(now_ns / 1e9, UTC) < BUILT:
         return
     text = f"{datetime.fromtimestamp(newest / 1e9, UTC):%Y-%m-%d %H:%M:%S} UTC"
     ahead = newest - now_ns

@@ -13,6 +13,7 @@ import trio
 from xproxy.check.finding import Finding, fine, problem, unknown, warning
 from xproxy.config.address import HostPort
 from xproxy.config.check import Place
+from xproxy.config.known import NotKnown
 from xproxy.config.listen import ListenAddress, ListenKind
 from xproxy.config.settings import Settings
 from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
@@ -34,8 +35,11 @@ _TCP_LISTEN: Final = "0A"  # state in /proc/net/tcp
 def check_ports(settings: Settings, place: Place) -> Iterator[Finding]:
     """Yield whether each address can be listened on; if not, who does."""
     where = place("listen", "addresses")
-    running = running_proxy(settings.state.directory)
     wanted = settings.listen.addresses
+    try:
+        running = running_proxy(settings.state.directory)
+    except NotKnown:
+        running = None
     for address in wanted:
         # As the listener does: [::] takes IPv4 too, unless that has a listener of its own.
         is_dual = address.host == "::" and all((each.host, each.port) != ("0.0.0.0", address.port) for each in wanted)
@@ -147,8 +151,12 @@ def _processes() -> Iterable[Path]:
 # The server ---------------------------------------------------------------------------------------------------------
 
 
-def check_server(settings: UpstreamSettings, place: Place) -> Iterator[Finding]:
+def check_server(settings: Settings, place: Place) -> Iterator[Finding]:
     """Yield whether the server's name leads anywhere."""
+    yield from _check_upstream(settings.upstream, place)
+
+
+def _check_upstream(settings: UpstreamSettings, place: Place) -> Iterator[Finding]:
     where = place("upstream", "address")
     if settings.address is None:
         return  # said with the configuration
@@ -179,7 +187,8 @@ async def _look_up(settings: UpstreamSettings) -> tuple[list[str], list[str]]:
     found: list[str] = []
     failures: list[str] = []
     with trio.move_on_after(LOOKUP_SECONDS_MAX):
-        asked = Asked(direct=settings.tls == "direct", domain=settings.domain)
+        domain = settings.domain if settings.address is UpstreamFrom.SRV else None
+        asked = Asked(direct=settings.tls == "direct", domain=domain)
         candidates = make_route(settings, secrets.randbelow).candidates(asked)
         try:
             async for candidate in candidates:

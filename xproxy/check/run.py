@@ -9,12 +9,15 @@ from typing import Final
 
 import attrs
 
-from xproxy.check.certificates import check_certificates
-from xproxy.check.finding import Finding, Severity, fine, problem
-from xproxy.check.machine import check_clock, check_descriptors, check_disk
+from xproxy.check.certificates import check_authorities, check_certificate
+from xproxy.check.finding import Finding, Severity, fine, problem, warning
+from xproxy.check.machine import check_clock, check_descriptors, check_disk, check_journal_times
 from xproxy.check.network import check_ports, check_server
-from xproxy.check.state import check_state
+from xproxy.check.state import check_keys, check_log, check_own_key, check_state
+from xproxy.config.check import Place
+from xproxy.config.known import as_far_as_known
 from xproxy.config.load import LookedThrough, look_through
+from xproxy.config.settings import Settings
 from xproxy.errors import ConfigProblem, ConfigProblems
 
 TOPICS: Final = ("config", "files", "permissions", "limits", "clock", "ports", "server")
@@ -42,7 +45,7 @@ def run_checks(options: Mapping[str, object], environment: Mapping[str, str], co
         looked = look_through(options, environment, config_file=config_file, need_upstream=True)
     except ConfigProblems as error:  # no TOML: what it would say is not known
         return Report(file=config_file, findings=tuple(_config_finding(each) for each in error.problems))
-    findings = [*_config_findings(looked), *_findings(looked)]
+    findings = [*_config_findings(looked), *_findings(looked.settings, looked.place)]
     findings.sort(key=lambda finding: TOPICS.index(finding.topic))
     return Report(file=looked.file, findings=tuple(findings))
 
@@ -50,6 +53,8 @@ def run_checks(options: Mapping[str, object], environment: Mapping[str, str], co
 def _config_findings(looked: LookedThrough) -> Iterator[Finding]:
     for each in looked.problems:
         yield _config_finding(each)
+    for each in looked.advice:
+        yield warning("config", each.where, each.message, each.hint)
     if not looked.problems:
         name = str(looked.file) if looked.file is not None else "no file"
         yield fine("config", name, f"the configuration is read from {name}" if looked.file else "there is no file")
@@ -59,22 +64,23 @@ def _config_finding(each: ConfigProblem) -> Finding:
     return problem("config", each.where, each.message, each.hint)
 
 
-def _findings(looked: LookedThrough) -> Iterator[Finding]:
-    settings, place, refused = looked.settings, looked.place, looked.refused
+def _findings(settings: Settings, place: Place) -> Iterator[Finding]:
+    """Yield what each check says, as far as the settings it looks at are known."""
     now_ns = time.time_ns()
-    state_known = "state" not in refused
-    if not {"tls", "upstream"} & refused and state_known:
-        now = datetime.fromtimestamp(now_ns / 1e9, UTC)
-        yield from check_certificates(settings.tls, settings.upstream, settings.state.directory, place, now)
-    if state_known and "log" not in refused:
-        yield from check_state(settings, place, os.geteuid())
-    if "sessions" not in refused:
-        yield from check_descriptors(settings, place)
-    if state_known:
-        if "journal" not in refused:
-            yield from check_disk(settings, place)
-        yield from check_clock(settings, now_ns)
-    if "listen" not in refused:
-        yield from check_ports(settings, place)
-    if "upstream" not in refused:
-        yield from check_server(settings.upstream, place)
+    now = datetime.fromtimestamp(now_ns / 1e9, UTC)
+    uid = os.geteuid()
+    for found in (
+        check_certificate(settings, place, now),
+        check_authorities(settings, place),
+        check_state(settings, place, uid),
+        check_keys(settings, uid),
+        check_own_key(settings, place, uid),
+        check_log(settings, place),
+        check_descriptors(settings, place),
+        check_disk(settings, place),
+        check_journal_times(settings, now_ns),
+        check_clock(now_ns),
+        check_ports(settings, place),
+        check_server(settings, place),
+    ):
+        yield from as_far_as_known(found)

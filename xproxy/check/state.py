@@ -22,7 +22,7 @@ TOPIC: Final = "permissions"
 
 
 def check_state(settings: Settings, place: Place, uid: int) -> Iterator[Finding]:
-    """Yield what the user ``uid`` could not read or write, and what others could."""
+    """Yield whether the user ``uid`` can use the state directory, and who else."""
     state = settings.state.directory
     where = place("state", "directory")
     if uid == 0:
@@ -31,8 +31,6 @@ def check_state(settings: Settings, place: Place, uid: int) -> Iterator[Finding]
             "run this as the user that xproxy will run as: setpriv --reuid=xproxy --regid=xproxy --init-groups ...",
         )  # fmt: skip
     yield from _check_directory(state, where, uid)
-    yield from _check_keys(settings, state, place, uid)
-    yield from _check_log(settings, place)
 
 
 def _check_directory(state: Path, where: str, uid: int) -> Iterator[Finding]:
@@ -74,18 +72,32 @@ def _can_be_made(state: Path, where: str) -> Finding:
     return fine(TOPIC, where, f"the state directory {state} will be made")
 
 
-def _check_keys(settings: Settings, state: Path, place: Place, uid: int) -> Iterator[Finding]:
-    keys: list[tuple[Path, str]] = [(state / CORRELATION_KEY_FILE, "the key of hashes in records")]
-    if settings.log.identities == "pseudonym":
-        keys.append((state / IDENTITY_KEY_FILE, "the key of pseudonyms"))
-    if settings.tls.certificate_file is None:
-        keys += [(state / "ca.key", "the CA's key"), (state / "leaf.key", "the key of the CA's leaves")]
-    of_journal = sorted(glob.glob("*/*.key", root_dir=state / JOURNAL_DIRECTORY))
-    keys += [(state / JOURNAL_DIRECTORY / name, "a key that signs the journal") for name in of_journal]
-    for path, what in keys:
+def check_keys(settings: Settings, uid: int) -> Iterator[Finding]:
+    """Yield which keys the user ``uid`` could not read, and which others could."""
+    yield from _check_correlation_key(settings.state.directory)
+    for path, what in _keys_of(settings):
         yield from _check_key(path, what, str(path), uid)
+
+
+def check_own_key(settings: Settings, place: Place, uid: int) -> Iterator[Finding]:
+    """Yield the same of the key that was named."""
     if settings.tls.key_file is not None:
         yield from _check_key(settings.tls.key_file, "the server's key", place("tls", "key_file"), uid, ours=False)
+
+
+def _keys_of(settings: Settings) -> Iterator[tuple[Path, str]]:
+    state = settings.state.directory
+    yield state / CORRELATION_KEY_FILE, "the key of hashes in records"
+    for name in sorted(glob.glob("*/*.key", root_dir=state / JOURNAL_DIRECTORY)):
+        yield state / JOURNAL_DIRECTORY / name, "a key that signs the journal"
+    if settings.tls.certificate_file is None:
+        yield state / "ca.key", "the CA's key"
+        yield state / "leaf.key", "the key of the CA's leaves"
+    if settings.log.identities == "pseudonym":
+        yield state / IDENTITY_KEY_FILE, "the key of pseudonyms"
+
+
+def _check_correlation_key(state: Path) -> Iterator[Finding]:
     path = state / CORRELATION_KEY_FILE
     try:
         size = path.stat().st_size
@@ -114,7 +126,8 @@ def _check_key(path: Path, what: str, where: str, uid: int, *, ours: bool = True
         yield warning(TOPIC, where, f"{what} {path} is {_owner(status.st_uid)}'s", f"run chown {_owner(uid)} {path}")
 
 
-def _check_log(settings: Settings, place: Place) -> Iterator[Finding]:
+def check_log(settings: Settings, place: Place) -> Iterator[Finding]:
+    """Yield whether the log file can be written."""
     path = settings.log.path
     if path is None:
         return

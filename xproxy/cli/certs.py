@@ -5,7 +5,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 from cryptography import x509
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from xproxy.cli.output import is_terminal, print_json
-from xproxy.config.state import default_state_directory
+from xproxy.cli.state import state_option
 from xproxy.errors import FileProblem, UsageProblem
 from xproxy.jid import JidError, domain_to_ascii
 from xproxy.tls.authority import Authority, permitted_domains, read_ca_certificate, stored_leaves
@@ -21,16 +21,6 @@ from xproxy.tls.facts import facts_of, spki_pin
 from xproxy.tls.files import write_file
 from xproxy.tls.names import CertificateNames
 from xproxy.tls.trust import SYSTEMS, HowTo, Step, how_to
-
-_DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
-
-state_option = click.option(
-    "--state",
-    type=_DIRECTORY,
-    default=default_state_directory,
-    metavar="DIR",
-    help="The state directory. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy.",
-)
 
 
 @click.group()
@@ -43,7 +33,7 @@ def certs() -> None:
 
 
 @certs.command()
-@state_option
+@state_option(None)
 @click.option(
     "--domain",
     "domains",
@@ -97,7 +87,7 @@ def init(state: Path, domains: tuple[str, ...], as_json: bool) -> None:
 
 
 @certs.command()
-@state_option
+@state_option("ca.pem")
 @click.option("--domain", metavar="DOMAIN", help="Show the certificate for this XMPP domain only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(state: Path, domain: str | None, as_json: bool) -> None:
@@ -128,7 +118,7 @@ def show(state: Path, domain: str | None, as_json: bool) -> None:
 
 
 @certs.command()
-@state_option
+@state_option("ca.pem")
 @click.option("--for", "system", type=click.Choice(SYSTEMS), help="Write what this kind of system wants, and say how.")
 @click.option("--out", metavar="FILE|DIR|-", help="Where to write; default -, standard output; with --for a directory.")
 @click.option("--der", is_flag=True, help="DER instead of PEM, as Windows likes it (.cer, .crt).")

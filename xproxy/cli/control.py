@@ -1,6 +1,5 @@
 """``xproxy status``, ``sessions``, ``reload``, ``drain``, ``log-level``: a running proxy, over its control socket."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,14 +10,12 @@ import attrs
 import click
 
 from xproxy.cli.output import is_terminal, make_console, print_json
-from xproxy.config.load import load
-from xproxy.config.state import default_state_directory
-from xproxy.control.address import control_socket, is_socket
+from xproxy.cli.state import find_state
+from xproxy.control.address import SOCKET_FILE
 from xproxy.control.client import ControlClient, NoProxy, wait_for_end
 from xproxy.control.words import LEVELS, SORTS
 from xproxy.errors import EXIT_NO, EXIT_OK
 
-SERVICE_STATE: Final = Path("/var/lib/xproxy")  # of the service: looked at when nothing says where
 WAIT_SECONDS: Final = 0.5  # between two looks at a drain
 WATCH_SECONDS: Final = 1.0
 LINES_AROUND: Final = 6  # of the table on a screen: head, rule, foot
@@ -48,15 +45,9 @@ def find_proxy(state: Path | None, config_file: Path | None) -> ControlClient:
     """Return the client for the proxy that is meant.
 
     Raises:
-        ConfigProblems, FileProblem: no ``state`` is given, and the configuration cannot be read.
+        ConfigProblems, FileProblem: no ``state`` is given, and the configuration does not say which it is.
     """
-    if state is not None:
-        return ControlClient(state)
-    found = load({}, os.environ, config_file=config_file).settings.state.directory
-    is_default = found == default_state_directory(os.environ)
-    if is_default and not is_socket(control_socket(found)) and SERVICE_STATE.is_dir():
-        return ControlClient(SERVICE_STATE)
-    return ControlClient(found)
+    return ControlClient(find_state(SOCKET_FILE, config_file) if state is None else state)
 
 
 # status -------------------------------------------------------------------------------------------------------------

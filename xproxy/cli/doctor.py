@@ -214,8 +214,14 @@ def _summarise(console: Console, diagnosis: Diagnosis) -> None:
     counts = {
         severity: sum(finding.severity is severity for finding in diagnosis.findings) for severity in reversed(Severity)
     }
-    text = ", ".join(f"{count} {severity.word}" for severity, count in counts.items() if count)
-    console.print(Text(f"{text or 'nothing'}; {diagnosis.connections} connections", style=_STYLES[diagnosis.worst]))
+    words = [
+        f"{count} {severity.word}{'' if count == 1 or severity is Severity.OK else 's'}"
+        for severity, count in counts.items()
+        if count
+    ]
+    number = diagnosis.connections
+    text = f"{', '.join(words) or 'nothing'}; {number} connection{'' if number == 1 else 's'}"
+    console.print(Text(text, style=_STYLES[diagnosis.worst]))
 
 
 def _document(patient: Patient, diagnosis: Diagnosis) -> dict[str, object]:

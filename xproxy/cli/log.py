@@ -17,10 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from xproxy.cli.output import is_terminal, make_console, print_json, progress_bar
-from xproxy.config.state import default_state_directory
+from xproxy.cli.state import state_option
 from xproxy.errors import EXIT_NO, EXIT_OK, EnvironmentProblem, FileProblem, UsageProblem
 from xproxy.events import Level
-from xproxy.journal.format import EntryType, FormatProblem, new_key_of
+from xproxy.journal.format import JOURNAL_DIRECTORY, EntryType, FormatProblem, new_key_of
 from xproxy.journal.note import VerifierKey
 from xproxy.journal.policy import Policy
 from xproxy.journal.query import Network, Query, StoredEntry, matching, merge, read_last, read_matching
@@ -66,13 +66,6 @@ _PATH: Final = click.Path(path_type=Path)
 _RELATIVE: Final = re.compile(r"(\d+)\s*([smhdw])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
-state_option = click.option(
-    "--state",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=default_state_directory,
-    metavar="DIR",
-    help="The state directory. Default: $STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy.",
-)
 json_option = click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal; piped it is JSON anyway.")
 
 
@@ -154,7 +147,7 @@ def log() -> None:
 
 
 @log.command()
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="How many of the last.")
 @filter_options
@@ -186,7 +179,7 @@ def tail(state: Path, follow: bool, lines: int, as_json: bool, **filters: Any) -
 
 
 @log.command()
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @filter_options
 @json_option
 def show(state: Path, as_json: bool, **filters: Any) -> None:
@@ -281,7 +274,7 @@ class _Printer:
 
 
 @log.command(epilog=_EPILOG)
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @click.option("--anchor", "anchor_texts", multiple=True, metavar="NOTE|FILE", help="A signed note that was kept "
               "elsewhere, or a file of notes or of journal-checkpoint records; several may be given.")  # fmt: skip
 @click.option("--policy", "policy_file", type=_PATH, metavar="FILE", help="The keys to trust (`xproxy log keys show "
@@ -410,7 +403,7 @@ def _where(finding: Finding) -> str:
 
 
 @log.command()
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @click.option("--tiles", type=_PATH, metavar="DIR", help="As C2SP tlog-tiles into a new directory: others' programs "
               "can verify these, Go's x/mod/sumdb for one.")  # fmt: skip
 @click.option("--ndjson", metavar="FILE|-", help="All records of both streams as JSON Lines; - is standard output.")
@@ -505,7 +498,7 @@ def keys() -> None:
 
 
 @keys.command("show")
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @click.option("--policy", "as_policy", is_flag=True, help="Print a policy file for verify: keep it off this host.")
 @click.option("--anchor", "as_anchor", is_flag=True, help="Print the newest signed notes: anchors for verify.")
 @json_option
@@ -534,7 +527,7 @@ def keys_show(state: Path, as_policy: bool, as_anchor: bool, as_json: bool) -> N
 
 
 @keys.command("rotate")
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @click.option("--wait", "wait_seconds", type=click.FloatRange(0), default=ROTATE_SECONDS_MAX, show_default=True,
               metavar="SECONDS", help="How long a running proxy may take: it looks once a minute.")  # fmt: skip
 @click.pass_context
@@ -666,7 +659,7 @@ def _rotations_in(reader: StreamReader, segment: Segment) -> Iterator[tuple[int,
 
 
 @log.command()
-@state_option
+@state_option(JOURNAL_DIRECTORY)
 @json_option
 def stats(state: Path, as_json: bool) -> None:
     """How much there is, how fast it grows, and when the disk will be full."""

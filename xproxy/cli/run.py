@@ -20,6 +20,8 @@ from xproxy.config.settings import Settings
 from xproxy.control.systemd import Notifier, take_passed_sockets
 from xproxy.errors import FileProblem
 
+log = logging.getLogger(__name__)
+
 GC_OBJECTS: Final = 10_000  # new ones, above those that have gone, until it looks: ten sessions that are set up
 
 _M_ARENA_MAX: Final = -8  # malloc.h
@@ -95,7 +97,10 @@ def run(config_file: Path | None, ready_file: Path | None, **options: object) ->
     assert {option.parameter for option in OPTIONS} == options.keys()
 
     def read() -> Settings:
-        return load(options, os.environ, config_file=config_file, need_upstream=True).settings
+        loaded = load(options, os.environ, config_file=config_file, need_upstream=True)
+        for each in loaded.advice:
+            log.warning("%s", each)
+        return loaded.settings
 
     notifier = Notifier.from_environment(os.environ, os.getpid())
     passed = take_passed_sockets(os.environ, os.getpid())

@@ -14,6 +14,7 @@ import attrs
 
 from xproxy.config import check
 from xproxy.config.convert import from_text, make_converter
+from xproxy.config.known import known_settings
 from xproxy.config.options import (
     CONFIG_VARIABLE,
     CREDENTIALS,
@@ -38,16 +39,17 @@ class Loaded:
 
     settings: Settings
     file: Path | None
+    advice: tuple[ConfigProblem, ...]  # what works, and is not what whoever wrote it can have meant
 
 
 @attrs.frozen(kw_only=True)
 class LookedThrough:
     """Settings with everything that is wrong about them."""
 
-    settings: Settings
+    settings: Settings  # where there are problems, reading a value that was refused raises NotKnown
     file: Path | None
     problems: tuple[ConfigProblem, ...]
-    refused: frozenset[str]  # sections in which a value was refused: what is there may be a default nobody asked for
+    advice: tuple[ConfigProblem, ...]
     place: check.Place  # where a key got its value
 
 
@@ -81,7 +83,7 @@ def load(
     looked = look_through(options, environment, config_file=config_file, search=search, need_upstream=need_upstream)
     if looked.problems:
         raise ConfigProblems(list(looked.problems))
-    return Loaded(settings=looked.settings, file=looked.file)
+    return Loaded(settings=looked.settings, file=looked.file, advice=looked.advice)
 
 
 def look_through(
@@ -106,13 +108,15 @@ def look_through(
     _take_environment(environment, given)
     _take_credentials(environment, given)
     _take_options(options, given)
-    refused: set[str] = set()
+    refused: set[Key] = set()
     settings = _build(given, problems, refused)
 
     def place(section: str, key: str) -> str:
         return given[section, key].where if (section, key) in given else f"{key} in [{section}]"
 
-    problems += check.check(settings, place, skip=refused)
+    if refused:
+        settings = known_settings(settings, refused)
+    problems += check.check(settings, place)
     if need_upstream and ("upstream", "address") not in given:
         hint = f"add --upstream HOST:PORT, or address in [upstream] of {toml.path if toml else 'a configuration file'}"
         problems.append(ConfigProblem(where="--upstream", message="no server is named", hint=hint))
@@ -120,7 +124,7 @@ def look_through(
         settings=settings,
         file=toml.path if toml else None,
         problems=tuple(problems),
-        refused=frozenset(refused),
+        advice=tuple(check.advise(settings, place)),
         place=place,
     )
 
@@ -234,8 +238,8 @@ def _take_options(options: Mapping[str, object], given: dict[Key, _Given]) -> No
             given[option.section, option.key] = _Given(value=value, where=option.flag)
 
 
-def _build(given: Mapping[Key, _Given], problems: list[ConfigProblem], refused: set[str]) -> Settings:
-    """Return the settings made of what was given; add what was refused to ``problems``, its section to ``refused``."""
+def _build(given: Mapping[Key, _Given], problems: list[ConfigProblem], refused: set[Key]) -> Settings:
+    """Return the settings made of what was given; add what was refused to ``problems``, its key to ``refused``."""
     converter = make_converter()
     values: dict[str, dict[str, object]] = {name: {} for name in section_types()}
     for (section, key), raw in given.items():
@@ -247,7 +251,7 @@ def _build(given: Mapping[Key, _Given], problems: list[ConfigProblem], refused: 
         except (ValueError, TypeError) as error:
             name = "" if raw.where.startswith(("-", "environment")) else f"{key}: "
             problems.append(ConfigProblem(where=raw.where, message=f"{name}{error}"))
-            refused.add(section)
+            refused.add((section, key))
             continue
         if isinstance(value, Path):
             value = value.expanduser()

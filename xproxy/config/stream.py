@@ -20,7 +20,7 @@ class StreamLimits:
     stanza_before_login_bytes_max: int = setting(
         65_536,
         "bytes",
-        "strangers get little memory: a tree takes forty times its octets; Kerberos' largest token in base64 fits",
+        "strangers get little memory: a tag or attribute counts for 32 more; Kerberos' largest token in base64 fits",
     )
     depth_max: int = setting(
         200,
@@ -37,10 +37,21 @@ class StreamLimits:
         "times",
         "what another user's stanza uses up of names_max is given anew, the stanza skipped; more of them are an attack",
     )
+    records_before_login_max: int = setting(
+        200,
+        "records",
+        "a login makes about 16, a wrong password 4 at most; a stranger's 22 octets can make a record of 1.5 KiB",
+        validator=attrs.validators.ge(32),
+    )
     slice_before_login_bytes: int = setting(
         1_024, "bytes", "the name budget is read after a feed: before login feeds are small"
     )
-    pending_requests_max: int = setting(1_000, "requests", "open iq requests remembered per direction; the oldest goes")
+    pending_requests_max: int = setting(
+        1_000, "requests", "open iq requests remembered per direction; the oldest goes, before login the session ends"
+    )
+    pending_without_id_max: int = setting(
+        16, "requests", "the same for those without an id: register, iq-auth and bind, one or two at a time"
+    )
 
 
 @attrs.frozen(kw_only=True)

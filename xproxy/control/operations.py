@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from xproxy.control.router import Document, Refused, Request, Router
+from xproxy.control.router import Document, Outcome, Refused, Request, Router
 from xproxy.control.sessions import list_sessions
 from xproxy.control.words import LEVELS
 from xproxy.proxy.snapshot import SessionSnapshot
@@ -94,14 +94,21 @@ class _Operations:
         self._proxy.set_level(level)
         return {"level": level, "was": was, "configured": self._proxy.configured_level}
 
-    async def reload(self, request: Request) -> Document:
+    async def reload(self, request: Request) -> Outcome:
         request.only()
         reloaded = await self._proxy.reload()
-        return {
-            "reloaded": reloaded.done,
-            "problems": [{"what": what, "problem": problem} for what, problem in reloaded.problems.items()],
-            "needs_restart": reloaded.waiting,
-        }
+        kept = [f"{what} kept as before: {problem}" for what, problem in reloaded.problems.items()]
+        return Outcome(
+            document={
+                "reloaded": reloaded.done,
+                "problems": [{"what": what, "problem": problem} for what, problem in reloaded.problems.items()],
+                "needs_restart": reloaded.waiting,
+            },
+            applied=reloaded.done,
+            kept=tuple(reloaded.problems),
+            problem="; ".join(kept) or None,
+            needs_restart=reloaded.waiting,
+        )
 
     async def drain(self, request: Request) -> Document:
         request.only("seconds")

@@ -13,8 +13,9 @@ A *resource* is a method and a path with a handler. Whoever has something to sho
         ...
         raise Refused(409, f"{request.parts['name']} is being captured", "choose another name")
 
-* A handler gets a ``Request`` and returns a JSON object; ``Refused`` is an answer with a status and a sentence. Any
-  other exception is a bug of ours: 500, reported on stderr, and the proxy goes on.
+* A handler gets a ``Request`` and returns a JSON object, or an ``Outcome`` around one where a part of what was asked
+  may be left undone; ``Refused`` is an answer with a status and a sentence. Any other exception is a bug of ours: 500,
+  reported on stderr, and the proxy goes on.
 * It runs on the relay's thread: it may await, it may not block, and long work has checkpoints in it.
 * What changes something is registered by ``change``, and the server records it (``config-changed``) with the uid and
   the pid of who asked, whatever comes of it. What merely reads is not recorded, unless the handler does so itself.
@@ -30,6 +31,17 @@ VERSION: Final = "v1"
 
 Document = Mapping[str, Any]
 """A JSON object, as orjson takes it."""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What came of a change that has several parts."""
+
+    document: Document
+    applied: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    problem: str | None = None  # why it was kept: so the record of the change is one of a failure
+    needs_restart: tuple[str, ...] = ()  # keys that are only read at the start
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not an accident
@@ -89,7 +101,7 @@ class Request:
         return float(value)
 
 
-Handler = Callable[[Request], Awaitable[Document]]
+Handler = Callable[[Request], Awaitable[Document | Outcome]]
 
 
 @attrs.frozen(kw_only=True)

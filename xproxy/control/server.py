@@ -31,7 +31,7 @@ from xproxy import __version__, system
 from xproxy.config.control import ControlSettings
 from xproxy.control.address import is_socket, short_name
 from xproxy.control.reading import Asked, RequestReader
-from xproxy.control.router import VERSION, Caller, Document, Refused, Request, Resource, Router
+from xproxy.control.router import VERSION, Caller, Document, Outcome, Refused, Request, Resource, Router
 from xproxy.errors import FileProblem, XproxyError
 from xproxy.events.proxy import ConfigChanged
 from xproxy.proxy.diagnose import frames_of
@@ -200,10 +200,14 @@ class ControlServer:
     async def _answer(self, resource: Resource, request: Request) -> tuple[int, Document]:
         """Have the request carried out; what changes something is recorded, whatever comes of it."""
         problem: str | None = "it was not finished"
+        outcome: Outcome | None = None
         try:
-            document = await resource.handler(request)
+            answer = await resource.handler(request)
+            if isinstance(answer, Outcome):
+                outcome, problem = answer, answer.problem
+                return 200, answer.document
             problem = None
-            return 200, document
+            return 200, answer
         except Refused as refused:
             problem = refused.message
             raise
@@ -216,7 +220,7 @@ class ControlServer:
             raise Refused(500, "an internal error", "please report what xproxy said on stderr") from error
         finally:
             if resource.what is not None:
-                self._note(_changed(resource.what, request.caller, problem=problem))
+                self._note(_changed(resource.what, request.caller, problem=problem, outcome=outcome))
 
 
 def _open_reserve() -> int | None:
@@ -241,8 +245,16 @@ def caller_of(sock: trio.socket.SocketType) -> Caller:
     return Caller(pid=None, uid=None) if peer is None else Caller(pid=peer[0], uid=peer[1])
 
 
-def _changed(what: str, caller: Caller, *, problem: str | None) -> ConfigChanged:
-    return ConfigChanged(what=(what,), problem=problem, by_uid=caller.uid, by_pid=caller.pid)
+def _changed(what: str, caller: Caller, *, problem: str | None, outcome: Outcome | None = None) -> ConfigChanged:
+    return ConfigChanged(
+        what=(what,),
+        applied=outcome.applied if outcome is not None else (),
+        kept=outcome.kept if outcome is not None else (),
+        problem=problem,
+        needs_restart=outcome.needs_restart if outcome is not None else (),
+        by_uid=caller.uid,
+        by_pid=caller.pid,
+    )
 
 
 def _error(refused: Refused) -> Document:

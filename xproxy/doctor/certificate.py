@@ -65,6 +65,7 @@ def check_certificate(verifying: Look, believing: Look, *, domain: str, now: dat
 
 def _refused(verifying: Look, believing: Look, facts: CertificateFacts | None, domain: str) -> Finding:
     assert verifying.stop is not None
+    assert believing.identity is not None
     names = listed(facts.alternative_names) if facts and facts.alternative_names else "no name"
     failure = verifying.stop.tls
     issuer = f", issued by {facts.issuer}" if facts and facts.issuer else ""
@@ -81,6 +82,12 @@ def _refused(verifying: Look, believing: Look, facts: CertificateFacts | None, d
         finding = f"the certificate is self-signed, for {names}"
     elif failure is TlsFailure.CERTIFICATE_UNTRUSTED:
         finding = f"who signed the certificate is not trusted, or its chain is incomplete{issuer}"
+    if failure is not TlsFailure.CERTIFICATE_NAME_MISMATCH and not believing.identity.names.cover(domain):
+        # Whoever mends the one alone meets the other next: it is the chain that is judged first.
+        finding += f"; nor is it for {domain}" + (
+            "" if failure is TlsFailure.CERTIFICATE_SELF_SIGNED else f" but {names}"
+        )
+        fixes = (*_NAME_FIXES, *(fix for fix in fixes if fix.where == "xproxy"))
     return Finding(
         check="certificate",
         severity=Severity.PROBLEM,

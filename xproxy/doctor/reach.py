@@ -5,10 +5,14 @@ from typing import Final
 from xproxy.doctor.findings import Finding, Fix, Severity, quoted
 from xproxy.doctor.look import Look
 from xproxy.doctor.stop import POLICY_CONDITIONS, Step, Stop
+from xproxy.events.tls import TlsFailure
 from xproxy.peer.client import Mode
 
 SLOW_SECONDS: Final = 3.0
 """XMPPFramework gives up 10 s after it connected without the first octet; through xproxy the server is asked twice."""
+
+_NO_CERTIFICATE: Final = "handshake_failure"
+"""What OpenSSL's servers say that have none, or none for our ciphers (RFC 8446 section 6.2)."""
 
 HOST_CONDITIONS: Final = frozenset({"host-unknown", "host-gone", "improper-addressing"})
 
@@ -98,6 +102,19 @@ def check_stream(look: Look) -> Finding | None:
             "and starttls-injection is an alarm",
             fixes=(Fix("Prosody", "update it"), Fix("ejabberd", "update it")),
         )
+    if stop.tls is TlsFailure.PEER_ALERT and stop.alert == _NO_CERTIFICATE:
+        return Finding(
+            check="stream",
+            severity=Severity.PROBLEM,
+            finding=f"the server {stop.text}: it has no certificate for this domain, or no cipher in common with us",
+            seen=seen,
+            consequence="no client gets further, here as through xproxy",
+            fixes=(
+                Fix("Prosody", 'ssl = { certificate = "<fullchain.pem>", key = "<privkey.pem>" }, or: '
+                    "prosodyctl --root cert import <domain> <directory>; then: prosodyctl check certs"),
+                Fix("ejabberd", 'certfiles: ["<fullchain.pem>", "<privkey.pem>"]'),
+            ),
+        )  # fmt: skip
     return Finding(
         check="stream",
         severity=Severity.PROBLEM,
@@ -184,6 +201,14 @@ def check_modes(starttls: Look, direct: Look) -> Finding:
             seen=seen,
             consequence=f"a client that begins with {fails} at xproxy fails at the server too",
             fixes=_SAME_WAY,
+        )
+    if starttls.stop is not None and starttls.stop.tls is not None:
+        return Finding(
+            check="direct-tls",
+            severity=Severity.NOTE,
+            finding="no TLS came about, neither by STARTTLS, which is offered, nor directly",
+            seen=seen,
+            consequence="xproxy closes such a session, and tls-failed says why",
         )
     return Finding(
         check="direct-tls",

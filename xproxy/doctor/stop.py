@@ -36,6 +36,7 @@ class Stop:
     text: str  # a sentence's end; what the peer said in it is cut, and made harmless in the finding
     content: str | None = None  # of the condition: where a redirect leads
     tls: TlsFailure | None = None
+    alert: str | None = None  # that the server gave the handshake up with, by name
 
 
 def stop_of(error: Exception, step: Step, opening: bytes) -> Stop:
@@ -77,6 +78,7 @@ def _tls_stop(error: BaseException, step: Step) -> Stop:
         reason="tls",
         text=f"fails at TLS: {failed.reason.value}" + (f" ({told})" if told else ""),
         tls=failed.reason,
+        alert=failed.alert,
     )
 
 

@@ -45,7 +45,10 @@ class ConfigChanged(EventBase):
     message = "Something was read anew or changed."
 
     what: tuple[str, ...]  # "certificates", "log-file", "log-level", "drain", "control-socket" ...
+    applied: tuple[str, ...] = ()  # of several parts those that were done: "log-file", "certificates", "log-level"
+    kept: tuple[str, ...] = ()  # and those that are as they were, for the reason in ``problem``
     problem: str | None = None  # set: the old state was kept
+    needs_restart: tuple[str, ...] = ()  # keys that differ in the file and are only read at the start: "upstream.tls"
     by_uid: int | None = None  # of the process that asked at the control socket; None: a signal, or ourselves
     by_pid: int | None = None
 

@@ -385,7 +385,12 @@ def _gist(action: str, document: Document) -> str:
             aborted = get("xproxy.sessions_aborted")
             return _join(text("event.reason"), f"{aborted} sessions cut off" if aborted else "")
         case "config-changed":
-            return _join(", ".join(get("xproxy.config.changed") or ()), text("error.message"))
+            restart = ", ".join(get("xproxy.config.needs_restart") or ())
+            return _join(
+                ", ".join(get("xproxy.config.changed") or ()),
+                text("error.message"),
+                f"only read at the start: {restart}" if restart else "",
+            )
         case "capture-started":
             only = (
                 text("xproxy.capture.jid"),

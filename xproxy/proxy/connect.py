@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from xproxy.events.connection import UpstreamFailed, UpstreamFailure
-from xproxy.proxy.route import Asked, Candidate, NoCandidate, Route
+from xproxy.proxy.route import Asked, Candidate, Candidates, NoCandidate, Route
 
 ATTEMPT_DELAY_SECONDS: Final = 0.25
 """RFC 8305 section 5: the recommended Connection Attempt Delay."""
@@ -72,14 +72,27 @@ async def open_upstream(route: Route, asked: Asked, *, seconds_max: float) -> Co
     return Connection(sock=sock, candidate=candidate, seconds=seconds)
 
 
-async def connect(sock: socket.socket, address: str, port: int) -> None:
-    """Connect ``sock``, which does not block. Raises OSError."""
+def begin(sock: socket.socket, address: str, port: int) -> bool:
+    """Begin to connect ``sock``, which does not block; tell whether it stands already. Raises OSError."""
     code = sock.connect_ex((address, port))
     if code == errno.EINPROGRESS:
-        await trio.lowlevel.wait_writable(sock)
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
+        # A server on this machine has answered within the call, though that does not say so: asked again, it does.
+        code = sock.connect_ex((address, port))
+    if code in (0, errno.EISCONN):
+        return True
+    if code in (errno.EALREADY, errno.EINPROGRESS):
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+async def answered(sock: socket.socket) -> None:
+    """Return when ``sock``, which has begun to connect, is connected. Raises OSError."""
+    await trio.lowlevel.wait_writable(sock)
+    if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(code, os.strerror(code))
+
+
+_Begun = tuple[socket.socket, Candidate]
 
 
 class _Race:
@@ -91,48 +104,73 @@ class _Race:
         self._tried: list[Candidate] = []
         self._errors: list[OSError] = []
         self._untried: list[NoCandidate] = []
-        self.winner: tuple[socket.socket, Candidate] | None = None
+        self.winner: _Begun | None = None
 
     async def run(self) -> None:
         """Return when one attempt has won or all have failed. Cancelled, nothing is left open but a winner."""
-        async with (
-            trio.open_nursery() as nursery,
-            contextlib.aclosing(self._route.candidates(self._asked)) as candidates,
-        ):
-            async for candidate in candidates:
-                if isinstance(candidate, NoCandidate):
-                    self._untried.append(candidate)
-                    continue
-                self._tried.append(candidate)
-                ended = trio.Event()
-                nursery.start_soon(self._attempt, candidate, ended, nursery.cancel_scope)
-                with trio.move_on_after(ATTEMPT_DELAY_SECONDS):
-                    await ended.wait()
+        async with contextlib.aclosing(self._route.candidates(self._asked)) as candidates:
+            # With a server on this machine that is all, and nobody need be told to go on meanwhile.
+            if (begun := await self._begin_next(candidates)) is None:
+                return
+            async with trio.open_nursery() as nursery:
+                while begun is not None:
+                    ended = trio.Event()
+                    nursery.start_soon(self._attempt, *begun, ended, nursery.cancel_scope)
+                    with trio.move_on_after(ATTEMPT_DELAY_SECONDS):
+                        await ended.wait()
+                    begun = await self._begin_next(candidates)
+                if self.winner is not None:
+                    nursery.cancel_scope.cancel()
 
-    def close(self) -> None:
-        """Nobody wants the winner any more."""
-        if self.winner is not None:
-            self.winner[0].close()
-
-    async def _attempt(self, candidate: Candidate, ended: trio.Event, race: trio.CancelScope) -> None:
-        address, port = candidate.address, candidate.port
-        try:
-            sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    async def _begin_next(self, candidates: Candidates) -> _Begun | None:
+        """Begin to connect to the next candidate; None: there is none that would have to be waited for."""
+        async for candidate in candidates:
+            if self.winner is not None:
+                return None
+            if isinstance(candidate, NoCandidate):
+                self._untried.append(candidate)
+                continue
+            self._tried.append(candidate)
             try:
-                sock.setblocking(False)
-                await connect(sock, address, port)
-            except BaseException:
-                sock.close()
-                raise
+                sock = socket.socket(socket.AF_INET6 if ":" in candidate.address else socket.AF_INET)
+                try:
+                    sock.setblocking(False)
+                    stands = begin(sock, candidate.address, candidate.port)
+                except BaseException:
+                    sock.close()
+                    raise
+            except OSError as error:
+                self._errors.append(error)
+                continue
+            if not stands:
+                return sock, candidate
+            self.winner = sock, candidate
+            return None
+        return None
+
+    async def _attempt(
+        self, sock: socket.socket, candidate: Candidate, ended: trio.Event, race: trio.CancelScope
+    ) -> None:
+        try:
+            await answered(sock)
         except OSError as error:
+            sock.close()
             self._errors.append(error)
             ended.set()
             return
+        except BaseException:
+            sock.close()
+            raise
         if self.winner is not None:  # two answered in the same moment
             sock.close()
             return
         self.winner = sock, candidate
         race.cancel()
+
+    def close(self) -> None:
+        """Nobody wants the winner any more."""
+        if self.winner is not None:
+            self.winner[0].close()
 
     def failure(self, *, too_slow: bool, seconds: float) -> UpstreamFailed:
         """Return what became of it all: what a server said in so many words counts most."""

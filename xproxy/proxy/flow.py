@@ -19,9 +19,9 @@ TLS_RECORD_BYTES: Final = 16_384
 
 PLAIN_READ_BYTES: Final = 65_536
 
-COSTLY_READ_BYTES: Final = 4_096
-"""From a leg whose session is not established, in one turn. There the core looks at each ">": 4 KiB of them take 9 ms,
-64 KiB would take the time of everybody's turn. A login has under 1 KiB a chunk."""
+COSTLY_READ_BYTES: Final = 1_024
+"""From a leg whose session is not established, in one turn. There the core looks at each ">": 1 KiB of them takes 2 to
+4 ms, 64 KiB would take the time of everybody's turn. A client's part of a login has under 1 KiB a chunk."""
 
 
 class Hold(enum.IntFlag):
@@ -38,8 +38,8 @@ class Hold(enum.IntFlag):
 class Leg:
     """One connection of a session. Its socket belongs to the session's task, which alone closes it."""
 
-    __slots__ = ("backlog", "core", "due", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "is_costly", "peer",
-                 "read", "read_bytes", "side", "sock", "stuck", "write")  # fmt: skip
+    __slots__ = ("backlog", "core", "cost", "due", "ended", "fd", "fin_sent", "flow", "flushing", "hold", "is_costly",
+                 "peer", "read", "read_bytes", "side", "sock", "stuck", "write")  # fmt: skip
 
     core: SessionCore
     flow: "Flow"
@@ -56,6 +56,7 @@ class Leg:
         self.ended: EndOfInput | None = None
         self.fin_sent = False  # nothing more goes out, what comes in is still read
         self.is_costly = True  # what it says takes the core long: it is read in small portions, behind the others
+        self.cost = 0.0  # seconds that its turns took while it was costly
         self.due = False  # costly, and perhaps there is more inside the TLS object
         self.use(sock)
 
@@ -155,6 +156,14 @@ class Flow:
     def leg(self, side: Side) -> Leg:
         """The leg of ``side``."""
         return self.client if side is Side.CLIENT else self.server
+
+    def part(self) -> None:
+        """Have the legs forget each other: the session is over, and the plane has neither of them.
+
+        What refers to each other is only freed when the collector looks for it, and that is late: a TLS object each.
+        """
+        for leg in (self.client, self.server):
+            del leg.flow, leg.peer
 
     def wake(self) -> None:
         """Have the session's task look at the flow."""

@@ -361,9 +361,10 @@ class Listener:
             if not self._has_warned:  # once: the records tell of each
                 self._has_warned = True
                 where = endpoint_of(self._sock.getsockname())
+                # Not from where: what may be said of that, the record says, as it was told to (--identities).
                 log.warning(
-                    "%s is in no network that is trusted at %s, and was turned away: add --trusted if it is yours",
-                    peer.ip,
+                    "a client of no network that is trusted at %s was turned away: add --trusted if it is yours "
+                    "(xproxy log show --action connection-refused)",
                     where,
                 )
             raise

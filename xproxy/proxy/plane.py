@@ -15,8 +15,9 @@ masked: ``modify(fd, 0)`` still reports HUP and would spin. While the record cha
 
 **Strangers.** Before a session is established the core looks at every ``>``, and a peer can make an octet cost 2 us.
 Such legs are read in small portions, and only behind the others: they have an epoll of their own inside the first one,
-and ``COSTLY_SECONDS`` a visit. What TLS then keeps back no descriptor tells; the leg is *due*, and served again as soon
-as it could be written to, which is at once.
+and ``COSTLY_SECONDS`` a visit. Among them whoever has cost least so far comes first: a login takes a few milliseconds
+in all, and need not wait for those who flood. What TLS then keeps back no descriptor tells; the leg is *due*, and
+served again as soon as it could be written to, which is at once.
 
 **OpenSSL.** A write that was not taken must be repeated with the same bytes (CPython sets no partial writes, so that
 would be the whole buffer, with no progress to be seen): TLS is therefore written in pieces of one record. A read of
@@ -73,10 +74,11 @@ VISIT_SECONDS: Final = 0.005
 
 
 COSTLY_SECONDS: Final = 0.002
-"""For legs of sessions that are not established, in one turn, together; one portion may overrun it by 9 ms."""
+"""For legs of sessions that are not established, in one turn, together; one portion may overrun it."""
 
-COSTLY_MAX: Final = 16
-"""Such legs in one turn: as many as ordinary logins take those 2 ms."""
+READ_ON_SECONDS: Final = 0.002
+"""A leg that took so long is not read on in the same turn, however much more it has: 64 KiB of the smallest elements
+take 60 ms, and those of a bulk transfer under 1."""
 
 
 class Plane(Protocol):
@@ -211,6 +213,7 @@ class _Turns:
         if leg.read_bytes != TLS_RECORD_BYTES:
             return
         core, side = leg.flow.core, leg.side
+        leave_at = monotonic() + READ_ON_SECONDS
         for _ in range(READ_BYTES_MAX // TLS_RECORD_BYTES - 1):
             try:
                 data = leg.read(TLS_RECORD_BYTES)
@@ -224,7 +227,7 @@ class _Turns:
                 return
             at_ns = self._wall_ns()
             self._collect(leg.flow, leg, core.receive(side, data, at_ns), at_ns, records, sends)
-            if leg.hold or len(data) < TLS_RECORD_BYTES:
+            if leg.hold or len(data) < TLS_RECORD_BYTES or monotonic() > leave_at:
                 return
 
     def _finish(self, records: list[Record], sends: Sends) -> None:
@@ -526,19 +529,33 @@ class EpollPlane(_Turns):
             linger = self._linger_seconds
 
     def _serve_costly(self) -> None:
-        """Serve some of the costly legs, one a turn; the kernel gives those that were longest not served first."""
+        """Serve some of the costly legs, one a turn; of those that are ready the one that has cost least comes first.
+
+        The kernel's order would not do: what it tells of once comes last the next time, served or not, and so a leg
+        that was told of behind a slow one would stay behind it for ever.
+        """
         assert self._costly is not None
-        leave_at = monotonic() + COSTLY_SECONDS
-        for fd, _ in self._costly.poll(0, COSTLY_MAX):
-            leg = self._legs.get(fd)
-            if leg is None:
+        ready = [leg for fd, _ in self._costly.poll(0, READY_MAX) if (leg := self._legs.get(fd)) is not None]
+        if len(ready) > 1:
+            ready.sort(key=_cost_of)
+        begun = monotonic()
+        leave_at = begun + COSTLY_SECONDS
+        for leg in ready:
+            if leg.hold:  # by the turn of another leg; it is not registered any more
                 continue
             if leg.due:
                 leg.due = False
-                self._costly.modify(fd, select.EPOLLIN)
+                self._costly.modify(leg.fd, select.EPOLLIN)
             self._serve((leg,))
-            if monotonic() > leave_at:
+            now = monotonic()
+            leg.cost += now - begun
+            if now > leave_at:
                 return
+            begun = now
+
+
+def _cost_of(leg: Leg) -> float:
+    return leg.cost
 
 
 class WaitReadablePlane(_Turns):

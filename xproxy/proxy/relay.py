@@ -170,6 +170,10 @@ class Relay:
         finally:
             self._close_sockets()
             self._note_end()
+            self._securing = None
+            if self._flow is not None:
+                self._flow.part()
+                self._flow = None
 
     # Set-up -----------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,8 @@ class Relay:
         if self._answer is not None:  # it was told that there is no server
             return
         direct = await self._first_byte()
-        asked = attrs.evolve(asked, direct=direct is True)
+        if direct:
+            asked = attrs.evolve(asked, direct=True)
         if connection is not None:
             connection = connection.for_client(asked, self._around.route)
             self._note_connected(connection, asked)
@@ -340,15 +345,13 @@ class Relay:
 
     async def _first_byte(self) -> bool | None:
         """Look at what the client begins with; tell whether that is TLS. None: the session is over."""
-        with trio.move_on_after(self._limits.first_byte_seconds_max) as waiting:
-            await trio.lowlevel.wait_readable(self._sock)
-        if waiting.cancelled_caught:
-            self._close(CloseCause.NEGOTIATION_TIMEOUT)
-            return None
         try:
-            first = self._sock.recv(FIRST_BYTES, socket.MSG_PEEK)
+            first = await self._first_bytes()
         except OSError:
             self._first_end(EndOfInput.RESET)
+            return None
+        if first is None:
+            self._close(CloseCause.NEGOTIATION_TIMEOUT)
             return None
         if not first:
             self._first_end(EndOfInput.CLOSE_NOTIFY)
@@ -359,6 +362,17 @@ class Relay:
             self._close(CloseCause.UNSUPPORTED_TRANSPORT)
             return None
         return transport is Transport.TLS
+
+    async def _first_bytes(self) -> bytes | None:
+        """Return some of what the client begins with, which stays where it is; None: it is silent for too long."""
+        try:  # a client that has connected to talk has often done so
+            return self._sock.recv(FIRST_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            pass
+        with trio.move_on_after(self._limits.first_byte_seconds_max):
+            await trio.lowlevel.wait_readable(self._sock)
+            return self._sock.recv(FIRST_BYTES, socket.MSG_PEEK)
+        return None
 
     async def _read_ahead(self, direct: bool) -> str | None:
         """Return the domain the client asks for, of what it sent so far; all of that stays where it is.
@@ -602,16 +616,21 @@ class Relay:
         if flow is None:
             return
         how = flow.close.how if flow.close is not None else EndOfInput.TRUNCATED
+        legs = (flow.client, flow.server)
+        for leg in legs:
+            self._plane.hold(leg, Hold.CLOSING)
+        waiting = [leg for leg in legs if not _ends_at_once(leg, leg.peer.ended or how)]
+        if not waiting:
+            return
         with trio.move_on_after(self._limits.close_seconds_max):
+            if len(waiting) == 1:
+                await self._end_leg(waiting[0], waiting[0].peer.ended or how)
+                return
             async with trio.open_nursery() as nursery:
-                for leg in (flow.client, flow.server):
-                    self._plane.hold(leg, Hold.CLOSING)
+                for leg in waiting:
                     nursery.start_soon(self._end_leg, leg, leg.peer.ended or how)
 
     async def _end_leg(self, leg: Leg, how: EndOfInput) -> None:
-        if how is EndOfInput.RESET:
-            close_socket(leg.sock, abruptly=True)
-            return
         if leg.tls is not None and how is EndOfInput.CLOSE_NOTIFY and not leg.stuck:
             await _send_close_notify(leg.tls)
         if leg.ended is None:
@@ -737,17 +756,34 @@ def _pass_on_fins(flow: Flow) -> None:
                 leg.sock.shutdown(socket.SHUT_WR)
 
 
+def _ends_at_once(leg: Leg, how: EndOfInput) -> bool:
+    """Close ``leg`` if nothing has to be waited for; tell whether it is closed."""
+    if how is EndOfInput.RESET:
+        close_socket(leg.sock, abruptly=True)
+        return True
+    if leg.ended is None:  # its peer may still be sending
+        return False
+    if leg.tls is not None and how is EndOfInput.CLOSE_NOTIFY and not leg.stuck and not _says_close_notify(leg.tls):
+        return False
+    close_socket(leg.sock)
+    return True
+
+
 async def _send_close_notify(tls: ssl.SSLSocket) -> None:
     """Say close_notify (RFC 8446 section 6.1). The answer is not waited for: nothing more will be read."""
-    while True:
-        try:
-            tls.unwrap()
-        except ssl.SSLWantWriteError:
-            await trio.lowlevel.wait_writable(tls)
-        except (ssl.SSLError, OSError, ValueError):
-            return  # SSLWantReadError: it is sent. Anything else: nobody is there to read it
-        else:
-            return
+    while not _says_close_notify(tls):
+        await trio.lowlevel.wait_writable(tls)
+
+
+def _says_close_notify(tls: ssl.SSLSocket) -> bool:
+    """Say it; False: the peer does not take it yet."""
+    try:
+        tls.unwrap()
+    except ssl.SSLWantWriteError:
+        return False
+    except (ssl.SSLError, OSError, ValueError):
+        pass  # SSLWantReadError: it is sent. Anything else: nobody is there to read it
+    return True
 
 
 async def _drain(sock: socket.socket, seconds: float) -> None:

@@ -16,6 +16,7 @@ import trio
 from xproxy.config.address import HostPort
 from xproxy.config.upstream import UpstreamTls
 from xproxy.events.connection import ServerTls, UpstreamFailure, Via
+from xproxy.jid import is_ip_address
 
 
 @attrs.frozen(kw_only=True)
@@ -127,17 +128,22 @@ class OriginalRoute:
 async def addresses_of(server: HostPort, tls: ServerTls, via: Via, *, clear_anywhere: bool) -> Candidates:
     """Yield the addresses of ``server`` in the system's order (RFC 6724), families in turn (RFC 8305 section 4)."""
     try:
-        found = await trio.socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+        addresses = [server.host] if is_ip_address(server.host) else await _look_up(server)
     except (OSError, UnicodeError) as error:
         is_silent = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
         reason = UpstreamFailure.LOOKUP_FAILED if is_silent else UpstreamFailure.UNKNOWN_HOST
         yield NoCandidate(host=server.host, port=server.port, reason=reason)
         return
-    for address in in_turn([str(where[0]) for _, _, _, _, where in found]):
+    for address in addresses:
         if tls is ServerTls.NONE and not clear_anywhere and not may_stay_in_clear(address):
             yield NoCandidate(host=server.host, port=server.port, reason=UpstreamFailure.CLEAR_NOT_ALLOWED)
         else:
             yield Candidate(host=server.host, address=address, port=server.port, tls=tls, via=via)
+
+
+async def _look_up(server: HostPort) -> list[str]:
+    found = await trio.socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
+    return in_turn([str(where[0]) for _, _, _, _, where in found])
 
 
 def in_turn(addresses: list[str]) -> list[str]:

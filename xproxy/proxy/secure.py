@@ -47,6 +47,7 @@ from xproxy.tls.failures import HandshakeRefused, failure_of
 from xproxy.tls.hello import ClientHello, HelloIncomplete, HelloMalformed, parse_client_hello
 from xproxy.tls.verify import UpstreamIdentity, server_name_for
 
+_TLS_FIRST_BYTES: Final = bytes([TLS_FIRST_BYTE])
 _WHITESPACE: Final = frozenset(b" \t\r\n")
 _WHITESPACE_MAX: Final = 16  # octets tolerated between <starttls/> and the ClientHello
 _TOP_VERSION: Final = 0x0304
@@ -119,6 +120,8 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
         NotTls: after STARTTLS, something else stands there.
         OSError: the connection failed; EOFError: it ended.
     """
+    if (hello := _whole_hello(sock, bytes_max)) is not None:
+        return hello
     waiting = waiting_at(sock)
     needed = 1
     whitespace = 0
@@ -148,6 +151,20 @@ async def peek_hello(sock: socket.socket, *, bytes_max: int, after_starttls: boo
                 needed = max(incomplete.needed, len(data) + 1)  # waiting for what is there would spin
     finally:
         waiting.done()
+
+
+def _whole_hello(sock: socket.socket, bytes_max: int) -> ClientHello | None:
+    """Return what the ClientHello says, if it is there and whole. Raises as ``peek_hello``."""
+    try:
+        data = sock.recv(bytes_max, socket.MSG_PEEK)
+    except BlockingIOError:
+        return None
+    if data[:1] != _TLS_FIRST_BYTES:
+        return None
+    try:
+        return parse_client_hello(data)
+    except HelloIncomplete:
+        return None
 
 
 def _leading_whitespace(data: bytes) -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import functools
 import ipaddress
 import socket
 import struct
@@ -16,6 +17,8 @@ from xproxy.events import Endpoint
 _ABRUPT: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time: close() sends RST
 
 
+_KEYS_REMEMBERED_MAX: Final = 1_024  # each client's is asked for several times while it comes in
+
 # How long a connection is silent before it is probed; macOS has another name for it.
 _KEEPALIVE_AFTER: Final[int | None] = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
 
@@ -29,6 +32,7 @@ def endpoint_of(address: Any) -> Endpoint:
     return Endpoint(ip, port)
 
 
+@functools.lru_cache(maxsize=_KEYS_REMEMBERED_MAX)
 def address_key(ip: str) -> str:
     """What counts as one client address: an IPv4 address, or the /64 that one IPv6 subscriber has to himself."""
     try:

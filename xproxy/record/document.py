@@ -10,9 +10,12 @@ Documents share what does not change between the records of a session, so **a do
 
 import functools
 import ipaddress
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
 
 from xproxy.record.clean import clean, clean_integer
 from xproxy.record.fields import FIELDS, ITEMS_MAX, Field, Type
@@ -22,62 +25,92 @@ Value = str | int | Sequence[str] | None
 Facts = Mapping[str, Value]
 
 
-def write_facts(document: Document, facts: Facts) -> None:
-    """Add ``facts`` to ``document``; objects below its top level are replaced, not changed."""
-    written: dict[tuple[str, ...], Document] = {(): document}
+def write_facts(document: Document, facts: Facts, own: Mapping[str, Document] = MappingProxyType({})) -> None:
+    """Add ``facts`` to ``document``; objects below its top level are replaced, not changed.
+
+    ``own``: objects in ``document``, by dotted path, that nobody else has yet: they are written to.
+    """
+    written: dict[str, Document] = {"": document, **own}
     truncated: list[str] = []
     for name, value in facts.items():
         if value is None:
             continue
-        field = FIELDS[name]
-        kept, was_cut = _prepare(field, value)
-        if was_cut:
+        prepare, parent, key, related = _WRITERS[name]
+        kept = prepare(value)
+        if type(kept) is _Cut:
             truncated.append(name)
+            kept = kept.kept
         if kept is None:
             continue
-        parent = field.parent
-        (written.get(parent) or _own(document, parent, written))[field.key] = kept
-        if field.related is not None:
-            _relate(document, field.related, kept, written)
+        (written.get(parent) or _own(document, parent, written))[key] = kept
+        if related is not None:
+            _relate(document, related, kept, written)
     if truncated:
-        own = _own(document, ("xproxy",), written)
-        own["truncated"] = [*own.get("truncated", ()), *truncated]
+        xproxy = _own(document, "xproxy", written)
+        xproxy["truncated"] = [*xproxy.get("truncated", ()), *truncated]
 
 
-def _own(document: Document, path: tuple[str, ...], written: dict[tuple[str, ...], Document]) -> Document:
-    """Return the object at ``path`` after making sure that it is ours to change."""
+def _own(document: Document, path: str, written: dict[str, Document]) -> Document:
+    """Return the object at ``path`` (dotted) after making sure that it is ours to change."""
     if (known := written.get(path)) is not None:
         return known
-    above = _own(document, path[:-1], written)
-    own = above[path[-1]] = dict(above.get(path[-1], ()))
-    written[path] = own
+    above_path, _, key = path.rpartition(".")
+    above = _own(document, above_path, written) if above_path else document
+    there = above.get(key)
+    own = written[path] = above[key] = {} if there is None else there.copy()
     return own
 
 
-def _relate(document: Document, group: str, value: str, written: dict[tuple[str, ...], Document]) -> None:
+def _relate(document: Document, group: str, value: str, written: dict[str, Document]) -> None:
     related = document.get("related", {})
     # A host given as an address is in related.ip already.
     if value in related.get(group, ()) or (group == "hosts" and value in related.get("ip", ())):
         return
-    own = _own(document, ("related",), written)
+    own = _own(document, "related", written)
     own[group] = [*own.get(group, ()), value]
 
 
-def _prepare(field: Field, value: Any) -> tuple[Any, bool]:
+@attrs.frozen
+class _Cut:
+    """What is left of a value that was too much."""
+
+    kept: Any
+
+
+def _texts(max_bytes: int) -> Callable[[str], Any]:
+    def prepare(value: str) -> Any:
+        text, was_cut = clean(value, max_bytes)
+        return (text or None) if not was_cut else _Cut(text or None)
+
+    return prepare
+
+
+def _lists(max_bytes: int) -> Callable[[Sequence[str]], Any]:
+    def prepare(value: Sequence[str]) -> Any:
+        cleaned = [clean(item, max_bytes) for item in value[:ITEMS_MAX]]
+        kept = [text for text, _ in cleaned if text] or None
+        was_cut = len(value) > ITEMS_MAX or any(cut for _, cut in cleaned)
+        return kept if not was_cut else _Cut(kept)
+
+    return prepare
+
+
+def _integer(value: int) -> Any:
+    number, was_cut = clean_integer(value)
+    return number if not was_cut else _Cut(number)
+
+
+def _preparer(field: Field) -> Callable[[Any], Any]:
+    """Return what makes of a value what is written: None where nothing is, ``_Cut`` where some of it is missing."""
     match field.type:
         case Type.KEYWORD | Type.TEXT | Type.DATE:
-            if not field.array:
-                text, was_cut = clean(value, field.max_bytes)
-                return text or None, was_cut
-            cleaned = [clean(item, field.max_bytes) for item in value[:ITEMS_MAX]]
-            was_cut = len(value) > ITEMS_MAX or any(cut for _, cut in cleaned)
-            return [text for text, _ in cleaned if text] or None, was_cut
+            return _lists(field.max_bytes) if field.array else _texts(field.max_bytes)
         case Type.LONG:
-            return clean_integer(value)
+            return _integer
         case Type.BOOLEAN:
-            return bool(value), False
+            return bool
         case Type.IP:
-            return ip_of(value), False
+            return ip_of
 
 
 @functools.lru_cache(maxsize=1024)
@@ -98,3 +131,8 @@ def timestamp(at_ns: int) -> str:
 @functools.lru_cache(maxsize=16)
 def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+_WRITERS: Final = {
+    field.name: (_preparer(field), ".".join(field.parent), field.key, field.related) for field in FIELDS.values()
+}

@@ -911,6 +911,9 @@ def facts_of(event: Event) -> Facts:
             return {
                 "event.outcome": "success" if event.problem is None else "failure",
                 "xproxy.config.changed": event.what,
+                "xproxy.config.applied": event.applied or None,
+                "xproxy.config.kept": event.kept or None,
+                "xproxy.config.needs_restart": event.needs_restart or None,
                 "xproxy.control.uid": event.by_uid,
                 "xproxy.control.pid": event.by_pid,
                 "error.message": event.problem,

@@ -144,7 +144,10 @@ class SessionRecorder:
             return
         # Set-up is mostly additions, and those are cheap. What takes something back is written anew: an old value
         # would stay in related.*, or be named as cut.
-        adds_only = not any(known.get(name) is not None for name in changed)
+        adds_only = not any(
+            known.get(name) is not None and (name not in _OVERWRITTEN or value is None)
+            for name, value in changed.items()
+        )
         known.update(changed)
         if adds_only and self._template is not None:
             self._template = dict(self._template)
@@ -229,6 +232,9 @@ class _Identity:
         return cls(name=name if at else None, domain=domain if at else rest, jid=text)
 
 
+_OVERWRITTEN: Final = frozenset({"xmpp.jid_source"})
+"""Facts of which nothing is left when another value takes their place: short words of ours, in no other field."""
+
 _NOBODY: Final = _Identity(name=None, domain=None, jid=None)
 
 
@@ -275,9 +281,10 @@ _ENVELOPES: Final = {event_type: _envelope_of(event_type) for event_type in EVEN
 
 def _record(event: Event, at_ns: int, event_id: str, template: Document, cover: Identities | None) -> Record:
     top, constant = _ENVELOPES[type(event)]
-    document = {"@timestamp": timestamp(at_ns), **top, "event": {"id": event_id, **constant}, **template}
+    own = {"id": event_id, **constant}
+    document = {"@timestamp": timestamp(at_ns), **top, "event": own, **template}
     facts = facts_of(event)
     if delegates := delegates_of(event):
         facts = {**facts, "xmpp.delegate": delegates}
-    write_facts(document, facts if cover is None else cover.apply(facts))
+    write_facts(document, facts if cover is None else cover.apply(facts), {"event": own})
     return Record(document, event.level, event.action)

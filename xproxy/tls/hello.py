@@ -12,8 +12,10 @@ A hello may come in several records and in any number of segments. ``HelloIncomp
 certainly have to come, so waiting for that many never waits for octets a complete hello lacks.
 """
 
+import functools
 import hashlib
 import struct
+from collections.abc import Iterable
 from typing import Final
 
 import attrs
@@ -39,6 +41,9 @@ _SUPPORTED_VERSIONS: Final = 0x002B
 GREASE: Final = frozenset(0x0A0A + 0x1010 * index for index in range(16))  # RFC 8701 section 2
 
 _JA4_VERSIONS: Final = {0x0304: "13", 0x0303: "12", 0x0302: "11", 0x0301: "10", 0x0300: "s3", 0x0002: "s2"}
+FINGERPRINTS_REMEMBERED_MAX: Final = 64
+"""Clients are of few kinds. As large as hellos may be, no stranger can have more than 4 MiB kept here."""
+
 _ALPHANUMERIC: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
 
 
@@ -152,7 +157,7 @@ def _parse_body(body: bytes) -> ClientHello:
     legacy_version = int.from_bytes(cursor.octets(2), "big")
     cursor.octets(32)  # random
     cursor.vector(1)  # legacy_session_id
-    ciphers = _without_grease(_numbers(cursor.vector(2)))
+    ciphers = cursor.vector(2)
     cursor.vector(1)  # compression methods
     # Before TLS 1.2 a hello may end here (RFC 5246 section 7.4.1.2).
     extensions = [] if cursor.at_end else _split_extensions(cursor.vector(2))
@@ -163,16 +168,14 @@ def _parse_body(body: bytes) -> ClientHello:
     if _SUPPORTED_VERSIONS in first:
         versions = tuple(_without_grease(_numbers(_Cursor(first[_SUPPORTED_VERSIONS]).vector(1)))) or versions
     alpn = _split_alpn(first[_ALPN]) if _ALPN in first else []
-    algorithms = []
-    if _SIGNATURE_ALGORITHMS in first:
-        algorithms = _without_grease(_numbers(_Cursor(first[_SIGNATURE_ALGORITHMS]).vector(2)))
+    algorithms = _Cursor(first[_SIGNATURE_ALGORITHMS]).vector(2) if _SIGNATURE_ALGORITHMS in first else b""
     top_version = max(versions)
     return ClientHello(
         server_name=_host_name(first[_SERVER_NAME]) if _SERVER_NAME in first else None,
         alpn=tuple(_text(name) for name in alpn),
         versions=versions,
         top_version=top_version,
-        ja4=_ja4(top_version, ciphers, _without_grease([kind for kind, _ in extensions]), alpn, algorithms),
+        ja4=_ja4(top_version, ciphers, tuple([kind for kind, _ in extensions]), alpn[0] if alpn else b"", algorithms),
     )
 
 
@@ -212,7 +215,7 @@ def _numbers(data: bytes) -> list[int]:
     return list(struct.unpack(f">{len(data) // 2}H", data))
 
 
-def _without_grease(numbers: list[int]) -> list[int]:
+def _without_grease(numbers: Iterable[int]) -> list[int]:
     return [number for number in numbers if number not in GREASE]
 
 
@@ -220,8 +223,12 @@ def _text(octets: bytes) -> str:
     return octets.decode("utf-8", "backslashreplace")
 
 
-def _ja4(version: int, ciphers: list[int], extensions: list[int], alpn: list[bytes], algorithms: list[int]) -> str:
-    """Return the JA4 fingerprint (FoxIO, technical_details/JA4.md). No argument holds GREASE values."""
+@functools.lru_cache(maxsize=FINGERPRINTS_REMEMBERED_MAX)
+def _ja4(version: int, cipher_octets: bytes, kinds: tuple[int, ...], alpn: bytes, algorithm_octets: bytes) -> str:
+    """Return the JA4 fingerprint (FoxIO, technical_details/JA4.md), of lists as they were sent; ``alpn``: the first."""
+    ciphers = _without_grease(_numbers(cipher_octets))
+    algorithms = _without_grease(_numbers(algorithm_octets))
+    extensions = _without_grease(kinds)
     hashed = _hex_list(sorted(kind for kind in extensions if kind not in (_SERVER_NAME, _ALPN)))
     if algorithms:
         hashed += "_" + _hex_list(algorithms)  # in the client's order
@@ -230,7 +237,7 @@ def _ja4(version: int, ciphers: list[int], extensions: list[int], alpn: list[byt
         name="d" if _SERVER_NAME in extensions else "i",
         ciphers=min(len(ciphers), 99),
         extensions=min(len(extensions), 99),
-        alpn=_ja4_alpn(alpn[0] if alpn else b""),
+        alpn=_ja4_alpn(alpn),
         cipher_hash=_hash12(_hex_list(sorted(ciphers))),
         extension_hash=_hash12(hashed),
     )

@@ -497,6 +497,15 @@ class Authentication:
         return keyed_hash(self._key, "login", f"{attempt.identity.authcid}\0{self._domain or ''}\0{ja4}")
 
 
+def may_end_legacy(element: etree._Element) -> bool:
+    """Return whether an ``iq`` can be the answer to a legacy login: an error, or a result that holds nothing.
+
+    XEP-0078 section 3.1, example 5. A result with something in it answers something else.
+    """
+    empty = f"{{{ns.IQ_AUTH}}}query"
+    return element.get("type") == "error" or all(child.tag == empty and not len(child) for child in element)
+
+
 def is_mechanism_name(text: str) -> bool:
     """Return whether ``text`` can be told as the name of a mechanism: anything else could be a payload."""
     return _NAME.fullmatch(text) is not None

@@ -5,15 +5,21 @@ An answer belongs to a request by its id and its peer. The client's own server a
 Before the account is known nobody else can reach the client, and any address answers a request to home: some servers
 put the account's JID on the bind result, which is what first tells it.
 
+Two requests that an answer could belong to, by one id or by none, are answered in their order (RFC 6120 section 10.1).
+The later one must not be taken for the one that is meant: before its login a client may ask for a registration form
+and, by the same id, log in as somebody else, and the form would be that login's success.
+
 A request that is not answered in the time its sender waits is *expired*: it is told once, and kept so that a late
 answer is known for what it is. ``next_due_ns`` says when to look again; it may be early, never late.
 
-Memory is bounded whatever peers write: ``limit`` requests a direction, the oldest goes first, and an id or an address
-that is long is kept as a digest.
+Memory is bounded whatever peers write: ``limit`` requests a direction and ``without_id_max`` of those without an id.
+The oldest goes first, and then answers may be taken for those of later ones: nobody's login may depend on it. An id or
+an address that is long is kept as a digest.
 """
 
 import contextlib
 import hashlib
+from itertools import chain
 from typing import Final
 
 import attrs
@@ -26,7 +32,6 @@ from xproxy.xmpp.evidence import answer_seconds
 from xproxy.xmpp.redact import child_names
 
 KEY_CHARS_MAX: Final = 128  # ids are UUIDs or shorter, addresses too; a digest stands for anything longer
-WITHOUT_ID_MAX: Final = 16  # register, iq-auth and bind: one or two at a time
 
 _HOME: Final = ""
 _NS: Final = 1_000_000_000
@@ -34,6 +39,7 @@ _NS: Final = 1_000_000_000
 
 @attrs.define
 class _Waiting:
+    number: int  # in the order they were sent
     peer: str
     to: str | None  # the peer as it was written, cut
     id: str | None
@@ -71,19 +77,22 @@ class Expired:
 class PendingRequests:
     """The requests of one connection, in both directions. ``side`` is always who sent the element."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, without_id_max: int) -> None:
         self._limit = limit
+        self._without_id_max = without_id_max
         self._home = {_HOME}
         self._account_known = False
         # Plain dicts and lists: an OrderedDict and a deque take 900 bytes a side where nothing waits.
-        self._by_id: dict[Side, dict[tuple[str, str], _Waiting]] = {side: {} for side in Side}  # oldest first
+        self._by_id: dict[Side, dict[tuple[str, str], list[_Waiting]]] = {side: {} for side in Side}  # oldest first
+        self._counts: dict[Side, int] = dict.fromkeys(Side, 0)  # of what those hold
         # COMPAT(XMPPFramework): register, iq-auth and a second bind come without id; they are answered in order.
         self._without_id: dict[Side, list[_Waiting]] = {side: [] for side in Side}
+        self._sent = 0
         self.next_due_ns: int | None = None
 
     def __len__(self) -> int:
         """Return the number of requests that wait, both directions together."""
-        return sum(len(self._by_id[side]) + len(self._without_id[side]) for side in Side)
+        return sum(self._counts[side] + len(self._without_id[side]) for side in Side)
 
     def know(self, *, domain: str | None = None, account: Jid | None = None) -> None:
         """Learn what means home: the domain of the client's stream, the bound JID. Counts for earlier requests too."""
@@ -98,7 +107,7 @@ class PendingRequests:
         self.next_due_ns = None
         found: list[Expired] = []
         for asker in Side:
-            for waiting in (*self._by_id[asker].values(), *self._without_id[asker]):
+            for waiting in chain(*self._by_id[asker].values(), self._without_id[asker]):
                 if waiting.expired:
                     continue
                 due_ns = waiting.at_ns + waiting.threshold_ns
@@ -123,6 +132,7 @@ class PendingRequests:
         self.next_due_ns = None
         for side in Side:
             self._by_id[side].clear()
+            self._counts[side] = 0
             self._without_id[side].clear()
 
     def sent(
@@ -141,7 +151,9 @@ class PendingRequests:
         to = element.get("to" if side is Side.CLIENT else "from")
         peer = _address(to)
         id_ = element.get("id")
+        self._sent += 1
         waiting = _Waiting(
+            number=self._sent,
             peer=peer,
             to=to[:KEY_CHARS_MAX] if to else None,
             id=_bounded(id_) if id_ else None,
@@ -156,18 +168,30 @@ class PendingRequests:
         if not id_:
             queue = self._without_id[side]
             queue.append(waiting)
-            if len(queue) <= WITHOUT_ID_MAX:
+            if len(queue) <= self._without_id_max:
                 return False
             del queue[0]
             return True
         by_id = self._by_id[side]
-        key = (_bounded(id_), peer)
-        by_id.pop(key, None)  # an id used again before its answer: the later request is the one that is asked about
-        by_id[key] = waiting
-        if len(by_id) <= self._limit:
+        same = by_id.setdefault((_bounded(id_), peer), [])
+        if same and same[-1].expired:  # nobody answers those any more: an id is used again
+            self._counts[side] -= len(same)
+            same.clear()
+        same.append(waiting)
+        self._counts[side] += 1
+        if self._counts[side] <= self._limit:
             return False
-        del by_id[next(iter(by_id))]
+        self._drop_first(side, next(iter(by_id)))
         return True
+
+    def _drop_first(self, side: Side, key: tuple[str, str]) -> _Waiting:
+        by_id = self._by_id[side]
+        same = by_id[key]
+        waiting = same.pop(0)
+        if not same:
+            del by_id[key]
+        self._counts[side] -= 1
+        return waiting
 
     def answered(self, side: Side, element: etree._Element, at_ns: int) -> RequestFacts | None:
         """Return the request of the other side that ``element`` answers, and forget it; None where there is none."""
@@ -176,20 +200,16 @@ class PendingRequests:
         candidates = self._home | {peer} if peer in self._home or not self._account_known else {peer}
         id_ = element.get("id")
         waiting = (
-            self._take(self._by_id[asker], _bounded(id_), candidates)
-            if id_
-            else _take_first(self._without_id[asker], candidates)
+            self._take(asker, _bounded(id_), candidates) if id_ else _take_first(self._without_id[asker], candidates)
         )
-        if waiting is None:
-            return None
-        return waiting.facts(asker, at_ns)
+        return None if waiting is None else waiting.facts(asker, at_ns)
 
-    @staticmethod
-    def _take(by_id: dict[tuple[str, str], _Waiting], id_: str, candidates: set[str]) -> _Waiting | None:
-        for peer in candidates:
-            if (waiting := by_id.pop((id_, peer), None)) is not None:
-                return waiting
-        return None
+    def _take(self, asker: Side, id_: str, candidates: set[str]) -> _Waiting | None:
+        by_id = self._by_id[asker]
+        found = [(id_, peer) for peer in candidates if (id_, peer) in by_id]
+        if not found:
+            return None
+        return self._drop_first(asker, min(found, key=lambda key: by_id[key][0].number))
 
 
 def _take_first(queue: list[_Waiting], candidates: set[str]) -> _Waiting | None:

@@ -8,8 +8,7 @@ a resumption at what the other side says it has handled (section 5). Counters wr
 """
 
 import enum
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from lxml import etree
@@ -32,28 +31,35 @@ class _Asked(enum.Enum):
     RESUME = enum.auto()
 
 
+class Sender(Protocol):
+    """A side of the connection."""
+
+    @property
+    def stanzas(self) -> int:
+        """How many stanzas it has sent so far on this connection."""
+
+
 @attrs.define
 class _Counter:
     """What one side has sent since management began: stanzas now minus ``base``."""
 
-    stanzas: Callable[[], int]
+    sender: Sender
     base: int | None = None
 
     def start(self, already: int = 0) -> None:
-        self.base = self.stanzas() - already
+        self.base = self.sender.stanzas - already
 
     @property
     def sent(self) -> int | None:
-        return None if self.base is None else self.stanzas() - self.base
+        return None if self.base is None else self.sender.stanzas - self.base
 
 
 class StreamManagement:
     """The XEP-0198 dialogue of one connection."""
 
-    def __init__(self, *, key: bytes, sent_by_client: Callable[[], int], sent_by_server: Callable[[], int]) -> None:
-        """``sent_by_*`` tell how many stanzas a side has sent so far on this connection."""
+    def __init__(self, *, key: bytes, client: Sender, server: Sender) -> None:
         self._key = key
-        self._counters = {Side.CLIENT: _Counter(sent_by_client), Side.SERVER: _Counter(sent_by_server)}
+        self._counters = {Side.CLIENT: _Counter(client), Side.SERVER: _Counter(server)}
         self._asked = _Asked.NOTHING
         self._previous: str | None = None  # hash of the id the client wants to resume
         self._client_handled: int | None = None

@@ -10,7 +10,7 @@ from typing import Final
 
 from lxml import etree
 
-from xproxy.config.stream import StreamPolicy
+from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import Event, Side
 from xproxy.events.stanza import (
     ClientFailureSuspected,
@@ -40,11 +40,12 @@ _NS_PER_SECOND: Final = 1_000_000_000
 class Traffic:
     """The stanzas of one connection, both directions."""
 
-    def __init__(self, *, policy: StreamPolicy, memory: Memory, pending_max: int) -> None:
+    def __init__(self, *, policy: StreamPolicy, memory: Memory, limits: StreamLimits) -> None:
         self._policy = policy
         self._debug = policy.debug_events
         self._memory = memory
-        self._pending = PendingRequests(pending_max)
+        self._pending = PendingRequests(limits.pending_requests_max, limits.pending_without_id_max)
+        self.has_forgotten = False  # a request that may still be answered had to make room
         self._jid: Jid | None = None
         self._joining: dict[str, None] = {}  # rooms asked for and not yet entered, oldest first
 
@@ -63,6 +64,7 @@ class Traffic:
         """Drop what was learnt in clear (RFC 6120 section 5.4.3.3)."""
         self._jid = None
         self._pending.clear()
+        self.has_forgotten = False
 
     # Stanzas --------------------------------------------------------------------------------------------------------
 
@@ -115,7 +117,7 @@ class Traffic:
         element = item.element
         purpose = purpose_of(element, established=established)
         fields = registration_fields(element) if purpose == "register" else ()
-        self._pending.sent(side, element, at_ns, purpose=purpose, fields=fields)
+        self.has_forgotten |= self._pending.sent(side, element, at_ns, purpose=purpose, fields=fields)
         return [StanzaRelayed(sent_by=side, stanza=self._facts(item))] if self._debug else []
 
     def request_answered(self, side: Side, item: FirstLevelElement, at_ns: int) -> RequestFacts | None:

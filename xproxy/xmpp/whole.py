@@ -15,13 +15,15 @@ stream's own parser, which says what is wrong with it.
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from lxml import etree
 
 from xproxy.xmpp.ns import STANZA_KINDS
 
+_LT: Final = 0x3C
+_GT: Final = 0x3E
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~:/?#@+,;=%-]*")
 """Names and namespace names that can be written between apostrophes as they are: all of XMPP's."""
 
@@ -72,12 +74,38 @@ def _wrapping_of(root: str, prefix: str | None, namespaces: tuple[tuple[str | No
     return wrapping
 
 
+def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequence[etree._Element] | None:
+    """Return the elements that ``content``, which is not empty, consists of; None: there is something else to it.
+
+    Something else is: text between them, a comment, instruction or CDATA section, an element with the root's name.
+    """
+    if (
+        content[0] != _LT
+        or content[-1] != _GT
+        or b"\0" in content
+        or (b"!" in content and b"<!" in content)  # one octet is found much faster than two
+        or (b"?" in content and b"<?" in content)
+    ):
+        return None
+    stanza = _read_stanza(content, wrapping)
+    if stanza is not None and stanza.tag != root_name:
+        return (stanza,)
+    root = read_whole(content, wrapping)
+    if root is None or root.text is not None:
+        return None
+    elements = list(root)
+    for element in elements:
+        if element.tail is not None or element.tag == root_name:
+            return None
+    return elements
+
+
 def read_whole(content: bytes, wrapping: Wrapping) -> etree._Element | None:
     """Return the root around ``content``; None: it is not complete or not right, or the parser has something to say."""
     return _parse(wrapping.opening + content + wrapping.closing)
 
 
-def read_stanza(content: bytes, wrapping: Wrapping) -> etree._Element | None:
+def _read_stanza(content: bytes, wrapping: Wrapping) -> etree._Element | None:
     """Return the stanza that ``content`` is; None: it is not one stanza, or not a plain one, or not right.
 
     ``content`` ends with ">" and has no comment, processing instruction or CDATA section: they could stand behind it.

@@ -1,0 +1,43 @@
+"""Octets of tags, looked at without a parser: where a piece ends, and which start tags begin a stream."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """Cut ``data`` behind every ``>``. The rest, if any, comes last."""
+    start = 0
+    while (end := data.find(b">", start) + 1) > 0:
+        yield data[start:end]
+        start = end
+    if start < len(data):
+        yield data[start:]
+
+
+_NAME: Final = re.compile(rb"<([^ \t\r\n/>=]+)")
+_ATTRIBUTE: Final = re.compile(rb"""[ \t\r\n]+([^ \t\r\n=/>]+)[ \t\r\n]*=[ \t\r\n]*("[^"<]*"|'[^'<]*')""")
+
+
+def prefix_of(tag: bytes) -> str | None:
+    """Return the namespace prefix of a start tag that a parser has accepted."""
+    name = _NAME.match(tag)
+    assert name is not None, "it was read"
+    return name[1].rpartition(b":")[0].decode() or None
+
+
+def start_tag_name(tag: bytes, namespaces: dict[str | None, str]) -> str | None:
+    """Return the Clark name of a start tag inside ``namespaces``; the tag may be cut at a ``>`` in an attribute."""
+    match = _NAME.match(tag)
+    if match is None:
+        return None
+    prefix, colon, local = match[1].rpartition(b":")
+    declaration = b"xmlns:" + prefix if colon else b"xmlns"
+    namespace = namespaces.get(prefix.decode("utf-8", "replace") if colon else None, "")
+    at = match.end()
+    while (attribute := _ATTRIBUTE.match(tag, at)) is not None:
+        if attribute[1] == declaration:
+            namespace = attribute[2][1:-1].decode("utf-8", "replace")
+        at = attribute.end()
+    name = local.decode("utf-8", "replace")
+    return f"{{{namespace}}}{name}" if namespace else name
