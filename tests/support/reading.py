@@ -18,6 +18,7 @@ from xproxy.xmpp.stream import (
     StreamReader,
     Violation,
     ViolationKind,
+    pieces,
 )
 
 HEADER = (
@@ -114,6 +115,19 @@ def read(chunks: Iterable[bytes], reader: StreamReader | None = None) -> Reading
     return Reading(items, elements)
 
 
+def read_ones(chunks: Iterable[bytes]) -> Reading:
+    """Read ``chunks`` as they are read in a login: each is tried as one element, else fed piece by piece."""
+    reader = new_reader()
+    items: list[Item] = []
+    elements: list[Node] = []
+    for chunk in chunks:
+        one = reader.feed_one(chunk)
+        for said in [one] if one is not None else (reader.feed(piece) for piece in pieces(chunk)):
+            items += said
+            elements += [tree_of(item.element) for item in said if isinstance(item, FirstLevelElement)]
+    return Reading(items, elements)
+
+
 def disagreement(chunks: list[bytes]) -> str | None:
     """Return in what reader and judge differ over one document, or None."""
     data = b"".join(chunks)
@@ -124,6 +138,9 @@ def disagreement(chunks: list[bytes]) -> str | None:
         for one, other in itertools.zip_longest(seen.story, read(cut, new_reader(whole=True)).story):
             if one != other:
                 return f"{one!r}, where complete elements are expected {other!r}"
+        for one, other in itertools.zip_longest(seen.story, read_ones(cut).story):
+            if one != other:
+                return f"{one!r}, where one element is tried {other!r}"
     kinds = {kind for kind, _ in seen.violations}
     if ViolationKind.SPACE_BEFORE_DECLARATION.value in kinds:
         return None  # expat refuses, the reader goes on and says so: no way to hide

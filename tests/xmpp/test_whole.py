@@ -6,8 +6,16 @@ import pytest
 from lxml import etree
 
 from tests.support.judge import tree_of
-from tests.support.reading import HEADER, new_reader, read
-from xproxy.xmpp.stream import FirstLevelElement, StreamReader, Violation, ViolationKind
+from tests.support.reading import HEADER, new_reader, read, read_ones
+from xproxy.xmpp.stream import (
+    FirstLevelElement,
+    StreamEnd,
+    StreamLimit,
+    StreamReader,
+    Violation,
+    ViolationKind,
+    pieces,
+)
 from xproxy.xmpp.whole import Wrapping, read_whole, wrapping_of
 
 STREAMS = "http://etherx.jabber.org/streams"
@@ -19,6 +27,12 @@ def wrapping() -> Wrapping:
     made = wrapping_of(ROOT, {None: "jabber:client", "stream": STREAMS}, "stream")
     assert made is not None
     return made
+
+
+def opened(*, logged_in: bool = True) -> StreamReader:
+    reader = new_reader(logged_in=logged_in)
+    reader.feed(HEADER)
+    return reader
 
 
 def established() -> StreamReader:
@@ -117,6 +131,84 @@ def test_only_complete_elements_behind_an_element_go_this_way() -> None:
         assert reader.fed_whole is whole, data[:40]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"<presence/>",
+        MESSAGE,
+        b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>",
+        b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>",
+        b"<a b='>'>&gt;</a>",
+    ],
+)
+def test_one_element_is_taken_whole_and_its_end_is_as_exact_as_in_pieces(data: bytes) -> None:
+    reader, other = opened(), opened()
+    one = reader.feed_one(data)
+    in_pieces = [item for piece in pieces(data) for item in other.feed(piece)]
+    assert one is not None
+    (found,), (expected,) = one, in_pieces
+    assert isinstance(found, FirstLevelElement)
+    assert isinstance(expected, FirstLevelElement)
+    assert (found.offset, found.octets) == (expected.offset, expected.octets)
+    assert tree_of(found.element) == tree_of(expected.element)
+    assert reader.at_boundary
+    assert reader.offset == other.offset == len(HEADER) + len(data)
+    assert reader.elements == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b" ",
+        b"<a/><b/>",
+        b"<a></a><a></a>",
+        b" <a/>",
+        b"<a/> ",
+        b"<a>",
+        b"<a><b/>",
+        b"</stream:stream>",
+        HEADER,
+        b"<stream:stream/>",
+        b"<stream:stream>a</stream:stream>",
+        b"<?xml version='1.0'?>",
+        b"<a/><!-- x --><b/>",
+        b"<a><!-- x --></a>",
+        b"<a><?p q?></a>",
+        b"<a><![CDATA[x]]></a>",
+        b"<a/></stream:stream><stream:stream><b/>",
+        b"text<a/>",
+        b"<x:y/>",
+        b"<a b='1' b='2'/>",
+        b"<a>\0</a>",
+        b"<d>" * 220 + b"</d>" * 220,
+        b"<a>" + b"x" * 9_000 + b"</a>",
+    ],
+)
+def test_what_is_not_one_plain_element_is_not_taken(data: bytes) -> None:
+    reader = opened()
+    assert reader.feed_one(data) is None
+    assert reader.offset == len(HEADER)
+    assert read([HEADER, data]).story == read_ones([HEADER, data]).story
+
+
+def test_nothing_is_taken_where_an_element_is_open_or_no_stream_is() -> None:
+    reader = new_reader()
+    assert reader.feed_one(b"<a/>") is None
+    reader.feed(HEADER + b"<a>")
+    assert reader.feed_one(b"<b/>") is None
+    reader.feed(b"</a></stream:stream>")
+    assert reader.feed_one(b"<b/>") is None
+
+
+def test_names_of_a_stranger_are_counted_where_one_element_is_taken() -> None:
+    reader = opened(logged_in=False)
+    items = reader.feed_one(b"<u" + b"".join(b" nm%d=''" % i for i in range(90)) + b"/>")
+    assert items is not None
+    assert any(isinstance(item, StreamLimit) and item.closes for item in items)
+    assert reader.broken
+
+
 def test_a_stream_lets_go_of_its_parser_when_complete_elements_come() -> None:
     reader = established()
     reader.feed(MESSAGE[:30])
@@ -166,3 +258,26 @@ def test_a_stream_inside_the_stream_is_refused_as_ever() -> None:
     items = reader.feed(MESSAGE + b"<stream:stream/>")
     assert [item.kind for item in items if isinstance(item, Violation)] == [ViolationKind.NESTED_ROOT]
     assert reader.broken
+
+
+@pytest.mark.parametrize("before", [b"", MESSAGE, MESSAGE * 2])
+def test_a_closing_tag_needs_no_parser(before: bytes) -> None:
+    reader = established()
+    if before:
+        reader.feed(before)
+    assert reader.feed(b"</stream:stream>") == [StreamEnd(len(HEADER) + len(before) + 16)]
+    assert reader.at_boundary
+    assert [type(item) for item in reader.feed(b"<a/>")] == [Violation]
+
+
+@pytest.mark.parametrize("closing", [b"</stream:stream >", b"</stream:stream>\n", b"</stream:strea>", b"</stream>"])
+def test_another_spelling_of_the_closing_tag_is_the_parsers(closing: bytes) -> None:
+    whole, other = established(), opened()
+    assert whole.feed(closing) == other.feed(closing)
+    assert whole.broken is other.broken
+
+
+def test_text_before_the_closing_tag_is_noted() -> None:
+    reader = established()
+    items = [*reader.feed(b"<a/>text"), *reader.feed(b"</stream:stream>")]
+    assert [item.kind for item in items if isinstance(item, Violation)] == [ViolationKind.TEXT]

@@ -102,7 +102,7 @@ def check(files: tuple[Path, ...]) -> None:
         raise problems[-1]
 
 
-@cassette.command()
+@cassette.command(short_help="Write cassettes as they would be written anew: layout, order.")
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit code 1 if a file would change.")
 @click.pass_context
@@ -121,7 +121,7 @@ def fmt(ctx: click.Context, files: tuple[Path, ...], only_check: bool) -> None:
         ctx.exit(EXIT_NO)
 
 
-@cassette.command()
+@cassette.command(short_help="Take out of cassettes what should not be in them.")
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--bodies/--keep-bodies", default=True, show_default=True, help="Take out what people write too.")
 @click.option("--secret", "secrets", multiple=True, metavar="TEXT", help="Take this out wherever it stands.")

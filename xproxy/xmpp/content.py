@@ -26,7 +26,7 @@ from lxml import etree
 from xproxy.config.stream import StreamLimits
 from xproxy.xmpp.bounds import Bounds
 from xproxy.xmpp.header import Header
-from xproxy.xmpp.items import FirstLevelElement, Item, StreamLimit, Tally, Violation
+from xproxy.xmpp.items import FirstLevelElement, Item, StreamEnd, StreamLimit, Tally, Violation
 from xproxy.xmpp.parser import (
     BOUNDARY,
     ENDED,
@@ -39,7 +39,7 @@ from xproxy.xmpp.parser import (
 )
 from xproxy.xmpp.prolog import WHITE
 from xproxy.xmpp.recovery import ElementSkip, Refused, is_accepted
-from xproxy.xmpp.tags import prefix_of
+from xproxy.xmpp.tags import may_be_one, prefix_of
 from xproxy.xmpp.violation import Severity, ViolationKind
 from xproxy.xmpp.whole import Wrapping, read_elements, read_whole, wrapping_of
 
@@ -146,10 +146,18 @@ class Content:
 
     def expect_whole(self) -> None:
         """From now on most chunks are complete elements."""
-        self._wrapping = wrapping_of(self._root_name, self._namespaces, prefix_of(self._header))
-        if self._wrapping is not None:
-            self._whole_bytes = min(self._bounds.names.slice_bytes, self._bounds.octets_free)
+        if self._can_wrap():
+            self._whole_bytes = self._octets_max()
         self._rest()
+
+    def _octets_max(self) -> int:
+        return min(self._bounds.names.slice_bytes, self._bounds.octets_free)
+
+    def _can_wrap(self) -> bool:
+        """Whether complete elements can be read apart from their stream."""
+        if self._wrapping is None:
+            self._wrapping = wrapping_of(self._root_name, self._namespaces, prefix_of(self._header))
+        return self._wrapping is not None
 
     def _rest(self) -> None:
         """Let go of the parser where nothing is open: complete elements do not need it."""
@@ -157,15 +165,17 @@ class Content:
             self._forget()
             self._is_boundary = True
 
-    def feed_whole(self, data: bytes) -> list[Item] | None:
+    def feed_whole(self, data: bytes, *, one: bool = False) -> list[Item] | None:
         """The shortest way: complete elements behind an element. None: nothing was done, it is for ``feed``.
 
-        Ask it first: here the elements that were handed out before are emptied.
+        Ask it first: here the elements that were handed out before are emptied. With ``one``, where complete elements
+        are not expected yet, it takes a single one and nothing else: where that ends is exact.
         """
         if self._parser is not None and self._parser.is_used:
             self._parser.clean()
         octets = len(data)
-        if not self._is_boundary or not 0 < octets <= self._whole_bytes or self._careful:
+        octets_max = self._one_bytes(data) if one else self._whole_bytes
+        if not self._is_boundary or not 0 < octets <= octets_max or self._careful:
             return None
         wrapping = self._wrapping
         assert wrapping is not None
@@ -177,7 +187,7 @@ class Content:
         names = self._bounds.names
         if grown:
             names.add(grown)
-        if elements is None:
+        if elements is None or (one and len(elements) > 1):
             return None
         self.position = end = self.position + octets
         self._tally.elements += len(elements)
@@ -194,6 +204,10 @@ class Content:
             if self._rested >= _RESTED_MAX:
                 self._rest()
         return items
+
+    def _one_bytes(self, data: bytes) -> int:
+        """Return how long ``data`` may be to be tried as one element."""
+        return self._octets_max() if may_be_one(data) and self._can_wrap() else 0
 
     def read_again(self, data: bytes) -> list[FirstLevelElement]:
         """Return the elements of ``data`` for a second look, if ``feed_whole`` took it."""
@@ -240,6 +254,11 @@ class Content:
             if not stripped:
                 return b""
             data = stripped
+        if self._parser is None and self._wrapping is not None and data == self._wrapping.closing:
+            self.position += len(data)
+            items.append(StreamEnd(self.position))
+            self._close()
+            return b""
         body = data if data[-1] not in WHITE else data.rstrip(WHITE) or data
         size = len(body)
         end = self.position + size

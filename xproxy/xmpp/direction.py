@@ -1,6 +1,7 @@
 """What one side has said so far: its reader, its counts, and where its stream may begin anew."""
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from xproxy.events import EndOfInput, Event, Side
@@ -102,14 +103,33 @@ class Direction:
         self.is_restart_due = False
         self.closing_tag = False
 
-    def feed_exactly(self, piece: bytes, *, login: bool, logged_in: bool, held_bytes_max: int) -> list[Item | Lost]:
-        """Feed one piece; a tag at an element boundary is looked at whole first, since it may be a new header.
+    def feed_exactly(
+        self, data: bytes, at: int, *, one: bool, login: bool, logged_in: bool, held_bytes_max: int
+    ) -> tuple[Sequence[Item | Lost], int]:
+        """Feed ``data`` from ``at`` on, so far that where an element ends is exact; return the items, and how far.
 
+        That is up to a ``>``. With ``one`` it is all of ``data`` if that is one element, as most of what is said in a
+        login is. (Looked at once a chunk and once behind a header: of many elements it would be asked in vain.)
         ``login``: one is in progress, ``logged_in``: one has succeeded. A tag is held up to ``held_bytes_max``.
         """
+        if (
+            one
+            and self.opened
+            and (at == 0 or self.reader.elements == 0)
+            and not (self.held or self.is_restart_due)
+            and (found := self.reader.feed_one(data[at:])) is not None
+        ):
+            return found, len(data)
+        end = data.find(b">", at) + 1 or len(data)
+        if data[end - 2 : end] == b"?>":  # an instruction ends no element: an XML declaration goes with its header
+            end = data.find(b">", end) + 1 or len(data)
+        return self._feed_piece(data[at:end], login=login, logged_in=logged_in, held_bytes_max=held_bytes_max), end
+
+    def _feed_piece(self, piece: bytes, *, login: bool, logged_in: bool, held_bytes_max: int) -> Sequence[Item | Lost]:
+        """Feed one piece; a tag at an element boundary is looked at whole first, since it may be a new header."""
         reader, held = self.reader, self.held
         if not self.opened or not (held or reader.at_boundary):
-            return [*reader.feed(piece)]
+            return reader.feed(piece)
         items: list[Item | Lost] = []
         if not held:
             tag = piece.lstrip(_WHITESPACE)

@@ -3,6 +3,7 @@
 What a conforming server would refuse there ends inspection: there is no element yet that could be lost alone.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import attrs
@@ -14,8 +15,10 @@ from xproxy.xmpp.items import Item, StreamHeader, StreamLimit, Tally, Violation
 from xproxy.xmpp.ns import STREAMS
 from xproxy.xmpp.parser import ENDED, QUIET, REFUSED, StreamParser, locate
 from xproxy.xmpp.prolog import WHITE, scan_prolog
-from xproxy.xmpp.recovery import is_accepted
+from xproxy.xmpp.recovery import is_accepted, is_document
+from xproxy.xmpp.tags import closing_tag_of
 from xproxy.xmpp.violation import Severity, ViolationKind
+from xproxy.xmpp.whole import read_header
 
 _STREAM: Final = f"{{{STREAMS}}}stream"
 
@@ -29,7 +32,7 @@ class Header:
     octets: bytes  # from its "<" to its ">"
     name: str
     namespaces: dict[str | None, str]
-    parser: StreamParser  # which has read it
+    parser: StreamParser | None  # which has read it, if it was one of this stream
     is_ended: bool  # <stream:stream/>
 
 
@@ -76,7 +79,8 @@ class HeaderReader:
         at = 0
         while at < len(data):
             end = data.find(b">", at) + 1 or len(data)
-            self._feed_piece(data[at:end], items)
+            if not self._read_whole(data[at:end], items):
+                self._feed_piece(data[at:end], items)
             at = end
             if self.is_broken or self.header is not None:
                 break
@@ -125,6 +129,23 @@ class HeaderReader:
                 return b""
         return held[prolog.end :]
 
+    def _read_whole(self, tag: bytes, items: list[Item]) -> bool:
+        """The shortest way: ``tag`` is the header, and with its closing tag a document: it needs no parser of its own.
+
+        What is not plainly right is read as if this had not been tried.
+        """
+        bounds, octets = self._bounds, len(tag)
+        if self._parser is not None or octets > bounds.octets_free or b"\0" in tag or not tag.endswith(b">"):
+            return False
+        before = _dict_size()
+        root = read_header(tag)
+        bounds.names.add(_dict_size() - before)
+        if root is None or bounds.has_too_many_names:
+            return False
+        self.position += octets
+        self._open(tag, root, items)
+        return True
+
     def _feed_piece(self, piece: bytes, items: list[Item]) -> None:
         """Feed up to a ``>``, which may be the header's."""
         bounds, tally = self._bounds, self._tally
@@ -151,19 +172,20 @@ class HeaderReader:
         if parser.root is not None and not self.is_broken:
             later = items[mark:]  # read with the root's start tag
             del items[mark:]
-            self._open(parser, parser.root, later, items, is_ended=step == ENDED)
+            self._open(b"".join(self._retained), parser.root, items, parser, later, is_ended=step == ENDED)
 
     def _open(
-        self, parser: StreamParser, root: etree._Element, later: list[Item], items: list[Item], *, is_ended: bool
+        self,
+        tag: bytes,
+        root: etree._Element,
+        items: list[Item],
+        parser: StreamParser | None = None,
+        later: Sequence[Item] = (),
+        *,
+        is_ended: bool = False,
     ) -> None:
         """The root's start tag is complete."""
-        header = Header(
-            octets=b"".join(self._retained),
-            name=str(root.tag),
-            namespaces=dict(root.nsmap),
-            parser=parser,
-            is_ended=is_ended,
-        )
+        header = Header(octets=tag, name=str(root.tag), namespaces=dict(root.nsmap), parser=parser, is_ended=is_ended)
         items.append(
             StreamHeader(
                 name=header.name,
@@ -173,17 +195,18 @@ class HeaderReader:
                 offset=self.position,
             )
         )
-        if root.getroottree().docinfo.internalDTD is not None:
+        if parser is not None and root.getroottree().docinfo.internalDTD is not None:
             # The prolog's scan refuses a DOCTYPE; this is for the one it might not know.
             self._break(items, ViolationKind.DTD, self.position)
             return
-        if not is_accepted(header.octets, b""):
+        if not (is_accepted(tag, b"") if parser is not None else is_document(tag + (closing_tag_of(tag) or b""))):
             self._break(items, ViolationKind.NOT_WELL_FORMED, self.position)
             return
         if header.name != _STREAM:
             self._tally.note(items, ViolationKind.NOT_A_STREAM, self.position)
         items += later
-        parser.know_root(header.name)
+        if parser is not None:
+            parser.know_root(header.name)
         self.header = header
 
     def _limit(self, items: list[Item], limit: StreamLimit) -> None:

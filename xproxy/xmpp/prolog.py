@@ -4,6 +4,7 @@ With the encoding forced to UTF-8 libxml2 no longer tells what the declaration o
 DOCTYPE without complaint. So nothing before the root's ``<`` reaches it unseen. RFC 6120 sections 11.1, 11.5 and 11.6.
 """
 
+import functools
 import re
 from typing import Final
 
@@ -69,6 +70,7 @@ def _is_declaration(data: bytes, at: int) -> bool:
     return data.startswith(b"<?xml", at) and len(data) > at + 5 and data[at + 5] in b" \t\r\n?"
 
 
+@functools.lru_cache(maxsize=16)  # peers of one kind write the same; up to 256 octets each
 def _refused_declaration(declaration: bytes) -> ViolationKind | None:
     match = _DECLARATION.fullmatch(declaration)
     if match is None:

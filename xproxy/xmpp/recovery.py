@@ -57,6 +57,15 @@ def is_accepted(header: bytes, data: bytes) -> bool:
     return True
 
 
+def is_document(data: bytes) -> bool:
+    """Tell whether expat takes ``data`` as a whole document."""
+    try:
+        _parser().Parse(data, True)
+    except pyexpat.ExpatError:
+        return False
+    return True
+
+
 class _Tokens:
     """Holds octets until they are whole tokens; text goes with the markup behind it. Looks at each octet once."""
 

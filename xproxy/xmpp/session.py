@@ -15,7 +15,7 @@ end of every element is known to the byte, which the boundaries of TLS and resta
 in whole; the usual chunk costs one parse and one ``Forward``.
 
 **Order.** Observations come before the ``Forward`` of the bytes that made them. A chunk that ends the session is not
-forwarded from the piece on that was refused.
+forwarded from the piece or element on that was refused.
 
 **TLS.** ``<starttls/>`` pauses the client before the server can answer; ``<proceed/>`` pauses the server. What stands
 behind either is an injection. When TLS is up on both legs nothing learnt in clear is left but the count of attempts,
@@ -30,7 +30,7 @@ end is passed on at once and in kind, because an invented clean end would destro
 **What is said** is understood by the ``Conversation``. Here is what follows from it: phases, restarts, ends, deadlines.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from xproxy.config.stream import StreamLimits, StreamPolicy
@@ -83,7 +83,6 @@ from xproxy.xmpp.phases import FIRST, NEXT, Step
 from xproxy.xmpp.phases import Phase as Phase
 from xproxy.xmpp.stanza import keyed_hash
 from xproxy.xmpp.stream import StreamReader
-from xproxy.xmpp.tags import pieces
 from xproxy.xmpp.violation import Severity
 
 _CARBON: Final = b":carbons:"  # in ns.CARBONS
@@ -385,15 +384,16 @@ class Session:
         if self._phase is Phase.OWN_PART:
             return self._receive_own(direction, data, at_ns)
         done = 0
-        for piece in pieces(data):
-            for item in self._feed_exactly(direction, piece):
+        while done < len(data):
+            items, end = self._feed_exactly(direction, data, done)
+            for item in items:
                 self._item(direction, item, at_ns)
                 if self._over():
                     break
             self._bound_strangers(direction)
             if self._over():
                 return self._taken(data[:done])
-            done += len(piece)
+            done = end
             if self._phase is Phase.STARTTLS_ASKED and direction is self._client:
                 return self._hold_client(data, done)
             if self._phase is Phase.SECURING:
@@ -406,10 +406,12 @@ class Session:
                 return actions
         return self._taken(data)
 
-    def _feed_exactly(self, direction: Direction, piece: bytes) -> list[Item | Lost]:
+    def _feed_exactly(self, direction: Direction, data: bytes, at: int) -> tuple[Sequence[Item | Lost], int]:
         login = self._conversation.login
         return direction.feed_exactly(
-            piece,
+            data,
+            at,
+            one=self._phase is Phase.NEGOTIATING or direction is self._server,  # else it is held or ours to answer
             login=login.in_progress,
             logged_in=login.succeeded,
             held_bytes_max=self._names.stanza_bytes_max,
@@ -432,9 +434,9 @@ class Session:
     def _receive_own(self, direction: Direction, data: bytes, at_ns: int) -> list[Action]:
         """Answer the peer that is ours to lead into TLS. Nothing of what it says is forwarded."""
         done = 0
-        for piece in pieces(data):
-            done += len(piece)
-            for item in self._feed_exactly(direction, piece):
+        while done < len(data):
+            items, done = self._feed_exactly(direction, data, done)
+            for item in items:
                 self._own_item(direction, item, at_ns)
                 self._bound_strangers(direction)
                 if self._over():

@@ -51,6 +51,8 @@ class ErrorFacts:
 
 def element_text(element: etree._Element) -> str:
     """Return all text of an element. Its ``.text`` stops at a comment, and a payload can hide behind one."""
+    if not len(element):  # no child, comment or instruction
+        return element.text or ""
     return "".join(element.itertext())
 
 
@@ -59,6 +61,8 @@ def own_text(element: etree._Element) -> str:
 
     Not ``.text``: that stops at a comment, and what stands behind it would be hidden.
     """
+    if not len(element):
+        return element.text or ""
     return (element.text or "") + "".join(child.tail or "" for child in element)
 
 

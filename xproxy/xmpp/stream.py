@@ -166,6 +166,15 @@ class StreamReader:
             self._feed_slices(data, items)
         return items
 
+    def feed_one(self, data: bytes) -> list[Item] | None:
+        """Take ``data`` if it is one complete element, met at a boundary, and return it. None: nothing was done.
+
+        Its end is as exact as if each piece had been fed, and it is not the header of a new stream.
+        """
+        one = None if self._content is None else self._content.feed_whole(data, one=True)
+        self.fed_whole = one is not None
+        return one
+
     def _feed_null(self, data: bytes, items: list[Item]) -> None:
         """Stop at a NUL, which no XML in UTF-8 holds: libxml2 takes it for the end of its buffer now and then."""
         at = data.index(b"\0")

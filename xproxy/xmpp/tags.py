@@ -26,6 +26,18 @@ def prefix_of(tag: bytes) -> str | None:
     return name[1].rpartition(b":")[0].decode() or None
 
 
+def closing_tag_of(tag: bytes) -> bytes | None:
+    """Return the closing tag to a start tag; None: it is no start tag."""
+    match = _NAME.match(tag)
+    return None if match is None else b"</" + match[1] + b">"
+
+
+def may_be_one(data: bytes) -> bool:
+    """Tell whether ``data`` begins and ends like one element: a look, before a parser is asked."""
+    closing = closing_tag_of(data)
+    return closing is not None and (data.endswith(b"/>") or data.endswith(closing))
+
+
 def start_tag_name(tag: bytes, namespaces: dict[str | None, str]) -> str | None:
     """Return the Clark name of a start tag inside ``namespaces``; the tag may be cut at a ``>`` in an attribute."""
     match = _NAME.match(tag)

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from lxml import etree
 
 from xproxy.xmpp.ns import STANZA_KINDS
+from xproxy.xmpp.tags import closing_tag_of
 
 _LT: Final = 0x3C
 _GT: Final = 0x3E
@@ -74,6 +75,13 @@ def _wrapping_of(root: str, prefix: str | None, namespaces: tuple[tuple[str | No
     return wrapping
 
 
+def read_header(tag: bytes) -> etree._Element | None:
+    """Return the root that the start tag ``tag`` opens; None: it is not complete, more than that, or not right."""
+    closing = closing_tag_of(tag)
+    root = None if closing is None else _parse(tag + closing)
+    return None if root is None or root.text is not None or len(root) else root
+
+
 def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequence[etree._Element] | None:
     """Return the elements that ``content``, which is not empty, consists of; None: there is something else to it.
 
@@ -90,7 +98,7 @@ def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequenc
     stanza = _read_stanza(content, wrapping)
     if stanza is not None and stanza.tag != root_name:
         return (stanza,)
-    root = read_whole(content, wrapping)
+    root = None if content.startswith(b"</") else read_whole(content, wrapping)
     if root is None or root.text is not None:
         return None
     elements = list(root)
