@@ -19,6 +19,7 @@ import attrs
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from xproxy.capture.content import redaction
 from xproxy.capture.trace import Closed, Conn, Meta, SessionLine, Xml, meta_line, session_line
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import Side
@@ -67,7 +68,7 @@ def make(file: Path, size: int) -> tuple[int, int]:
     meta = Meta(
         tool="xproxy bench",
         created="2026-11-25T20:00:00Z",
-        redaction="default-1",
+        redaction=redaction(bodies=False),
         observer=Observer(version="0", hostname="bench", boot_id="0" * 32),
     )
     conn = Conn(session=1, n=1, t_ns=0, line=2, at_ns=1_795_636_800_000_000_000, trace_id="a" * 32, core_t_ns=0,

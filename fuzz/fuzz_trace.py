@@ -21,6 +21,7 @@ with harness.instrumented():
 
     from tests.support import dialogue
     from xproxy.capture.again import redacted_again
+    from xproxy.capture.content import redaction
     from xproxy.capture.memory import WitnessedMemory
     from xproxy.capture.pcapng import file_header, packets
     from xproxy.capture.redact import Alias, Redactor
@@ -36,7 +37,9 @@ with harness.instrumented():
     from xproxy.xmpp.memory import Memory
     from xproxy.xmpp.session import Session
 
-META = Meta(tool="xproxy 0", created="2026-11-25T20:00:00Z", redaction="default-1", observer=fuzz_session.OBSERVER)
+META = Meta(
+    tool="xproxy 0", created="2026-11-25T20:00:00Z", redaction=redaction(bodies=False), observer=fuzz_session.OBSERVER
+)
 TRACE_ID = "a" * 32
 SECRET = fuzz_session.SECRET
 SCRATCH = Path(tempfile.mkdtemp(prefix="fuzz-trace-"))

@@ -341,7 +341,8 @@ class _App:
             self._stop_reason = reason
             if count := self._proxy.sessions:
                 allowed = self._settings.sessions.drain_seconds if seconds is None else seconds
-                log.warning("stopping; %d sessions have %.0f s to end, told again they are dropped", count, allowed)
+                have = "session has" if count == 1 else "sessions have"
+                log.warning("stopping; %d %s %.0f s to end, told again they are dropped", count, have, allowed)
         self._proxy.drain(seconds)
         self._notifier.stopping(self._words(), (self._proxy.drain_seconds_left or 0.0) + END_SECONDS_MAX)
 

@@ -69,7 +69,7 @@ def test_no_word_survives(text: str) -> None:
         (b"&#x4a;&#0074;&#10;&nope;", b"&#x58;&#0088;&#10;&xxxx;"),
         (b"a>b]]>c", b"x>x]]>x"),
         (b"p\xe4ssword", b"x\xffxxxxxx"),
-        (b"a & b", b"xx& x".replace(b"& x", b"&xx")),
+        (b"a & b", b"xx&,x"),
     ],
 )
 def test_what_becomes_of_a_text(raw: bytes, hidden: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.canary import Canary
 from tests.support.chunks import chunkings
-from tests.support.taping import LOGIN, SASL, SERVER_HEADER, TapedSession
+from tests.support.taping import HEADER, LOGIN, SASL, SERVER_HEADER, TapedSession
 from xproxy.capture.again import redacted_again
 from xproxy.config.stream import StreamPolicy
 from xproxy.events import Side
@@ -23,7 +23,11 @@ SECRET = "QXZqxzQXZ"
 def octets(capture: bytes, side: Side) -> bytes:
     lines = [json.loads(line) for line in capture.splitlines()]
     return b"".join(
-        line["raw"].encode() if "raw" in line else base64.b64decode(line["b64"])
+        b"x" * line["octets"]
+        if line["ph"] == "opaque"
+        else line["raw"].encode()
+        if "raw" in line
+        else base64.b64decode(line["b64"])
         for line in lines
         if line["k"] == "xml" and line["d"] == side.value
     )
@@ -343,3 +347,31 @@ def test_a_huge_element_costs_time_in_proportion(hostile: bytes) -> None:
     session.finish()
     assert not session.tape.failed
     assert len(octets(session.capture(), S)) == len(hostile) + sum(len(text) for by, text in LOGIN if by is S)
+
+
+@pytest.mark.parametrize(
+    ("text", "captured"),
+    [
+        (HEADER.replace("<", "<,", 1), HEADER.replace("<stream:stream", "<,xxxxxx:xxxxxx", 1)),
+        (HEADER.replace("am:", "a(m:", 1), HEADER.replace("<stream:stream", "<xxxxx,x:xxxxxx", 1)),
+        (f"<?xml version='\ud8001.0'?>{HEADER}", f"<?xml version='\ud800xxx'?>{HEADER}"),
+        (f"<?xml version='QXZqxz QXZ'?>{HEADER}", f"<?xml version='xxxxxxxxxx'?>{HEADER}"),
+        (f"<?xml version='1.\"QXZ'?>{HEADER}", f"<?xml version='xxxxxx'?>{HEADER}"),
+        (f"<?xml QXZ version='1.0'?>{HEADER}", f"<?xml xxx version='1.0'?>{HEADER}"),
+        (f"<?xml version='1.0' encoding='latin-1'?>{HEADER}", f"<?xml version='1.0' encoding='latin-1'?>{HEADER}"),
+        (f"{HEADER}<a>&\0QXZ;</a>", f"{HEADER}<a>&\0xxx;</a>"),
+        (f"{HEADER}<a>&QX,Z;</a>", f"{HEADER}<a>&xx,x;</a>"),
+        (f"{HEADER}<a>&1QXZ;</a>", f"{HEADER}<a>&1xxx;</a>"),
+        (f"{HEADER}<a>&#12Q;&QXZ QXZ&#xQ;</a>", f"{HEADER}<a>&#11x;&xxx,xxx&#xx;</a>"),
+        (f"{HEADER}<requ,ired/>", f"{HEADER}<xxxx,xxxx/>"),
+        (f"{HEADER}<requ~ired QX*Z='1'/>", f"{HEADER}<xxxx,xxxx QX*Z='x'/>"),
+    ],
+)  # fmt: skip
+def test_what_is_no_xml_is_none_for_the_same_reason_afterwards(text: str, captured: str, tmp_path: Path) -> None:
+    session = TapedSession()
+    session.say(C, text.encode(errors="surrogatepass"))
+    session.finish()
+    assert any(record.action == "stream-violation" for record in session.records)
+    same_offline(session, tmp_path)
+    hidden = captured.encode(errors="surrogatepass").replace(b"\xed\xa0\x80", b"\xff\xff\xff")
+    assert octets(session.capture(), C) == hidden

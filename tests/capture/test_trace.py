@@ -121,8 +121,8 @@ def test_a_gap_may_stand_for_many_lines(tmp_path: Path) -> None:
 
 
 def test_a_later_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
-    problem = problem_of(tmp_path, render([]).replace(b'"v":1', b'"v":2'))
-    assert "the capture is of version 2, this xproxy knows 1: it was made by a later xproxy; update this one" in str(
+    problem = problem_of(tmp_path, render([]).replace(b'"v":2', b'"v":3'))
+    assert "the capture is of version 3, this xproxy knows 2: it was made by a later xproxy; update this one" in str(
         problem
     )
     assert problem.exit_code == 2

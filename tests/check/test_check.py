@@ -16,11 +16,14 @@ import attrs
 import pytest
 import trustme
 
+from tests.support import dns
 from tests.support.mint import Mint
 from xproxy.check import machine, network
 from xproxy.check.finding import Severity
+from xproxy.check.run import run_checks
 from xproxy.config.journal import JournalSettings
 from xproxy.config.listen import ListenAddress
+from xproxy.config.load import section_fields, section_types
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.journal.storage import Space
@@ -131,6 +134,26 @@ def test_a_refused_value_hides_only_what_depends_on_it(tmp_path: Path, mint: Min
     lines = (2, 3, 4, 6, 7, 8, 9, 11, 12, 13, 15, 16, 18, 19, 21, 22, 24, 25)
     assert problems == {f"xproxy.toml:{line}" for line in lines}
     assert any(f"anybody may use the server's key {other.key}" in each["message"] for each in checked.findings)
+
+
+@pytest.mark.slow
+def test_whatever_key_is_refused_it_is_the_one_problem(tmp_path: Path) -> None:
+    """Every check either does without it or is left out, and none takes a default for what was asked for."""
+    file = tmp_path / "xproxy.toml"
+    rest = {"upstream": {"address": "'127.0.0.1:9'"}, "state": {"directory": f"'{tmp_path / 'state'}'"}}
+    rest["listen"] = {"addresses": "'127.0.0.1:0'"}
+    for section in ("listen", "upstream", "tls", "log", "state"):
+        for key in section_fields(section_types()[section]):
+            lines = rest | {section: rest.get(section, {}) | {key: "{}"}}
+            file.write_text(
+                "".join(
+                    f"[{name}]\n" + "".join(f"{each} = {value}\n" for each, value in values.items())
+                    for name, values in lines.items()
+                )
+            )
+            findings = run_checks({}, {}, file).findings
+            (found,) = [each for each in findings if each.severity is Severity.PROBLEM]
+            assert found.message.startswith(f"{key}: "), found
 
 
 @pytest.mark.slow
@@ -461,3 +484,33 @@ def test_a_person_gets_a_list_by_topic(tmp_path: Path) -> None:
     assert "1 problem, " in shown
     quiet = on_a_terminal("check", "-q", *FREE, "--state", str(tmp_path / "state"), "--log", "/none/x.jsonl")
     assert "can be listened on" not in quiet
+
+
+# The server ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(dns.missing() is not None, reason="Debian package dnsmasq-base is not installed")
+def test_the_servers_of_all_domains_that_are_listed_are_looked_up(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    records = (dns.srv("a.test", target="xmpp.test", port=5299), dns.host("xmpp.test", "192.0.2.7"))
+    with dns.running_dns(tmp_path_factory.mktemp("dns"), *records) as server:
+
+        def found(domains: list[str]) -> list[tuple[str, str, str]]:
+            file = tmp_path / "xproxy.toml"
+            file.write_text(
+                f"[upstream]\naddress = 'srv'\nnameservers = ['{server.address}']\ndomains = {json.dumps(domains)}\n"
+                f"[state]\ndirectory = '{tmp_path / 'state'}'\n[listen]\naddresses = '127.0.0.1:0'\n"
+            )
+            findings = [each for each in run_checks({}, {}, file).findings if each.topic == "server"]
+            return [(each.severity.value, each.where.removeprefix(f"{tmp_path}/"), each.message) for each in findings]
+
+        assert found(["a.test", "gone.test", "*"]) == [
+            ("ok", "xproxy.toml:4", "a.test is at 192.0.2.7:5299"),
+            ("warning", "xproxy.toml:4", "the server of gone.test cannot be looked up: gone.test: unknown-host"),
+        ]
+        ((severity, _, _),) = found(["gone.test"])
+        assert severity == "problem"
+        ((severity, _, _),) = found(["*"])
+        assert severity == "unknown"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tests.cli.conftest import RunXproxy
 from tests.support.taping import TapedSession
+from xproxy.capture.content import redaction
 from xproxy.events import Side
 
 C, S = Side.CLIENT, Side.SERVER
@@ -38,6 +39,22 @@ def test_a_transcript_reads_as_a_dialogue(xproxy: RunXproxy, tmp_path: Path) -> 
     assert "\\u{9b}31m\\u{202e}gnirom" in shown.out
 
 
+def test_of_tls_that_passed_through_only_how_much_it_was_is_there(xproxy: RunXproxy, tmp_path: Path) -> None:
+    file = Path(__file__).parent.parent / "vectors" / "captures" / "versions" / "v2.xcap.jsonl"
+    assert b'"d":"client","ph":"opaque","octets":5088}' in file.read_bytes()
+    shown = xproxy("capture", "show", file).out
+    assert "TLS passes through undecrypted" in shown
+    assert "16,361 octets of the client that nobody looked into" in shown
+    assert "xxxx" not in shown
+    (counted,) = json.loads(xproxy("capture", "stats", file).out)
+    assert counted["opaque_octets"] == {"client": 16_361, "server": 17_505}
+    assert counted["octets"] == {"client": 16_547, "server": 17_816}
+    *_, closed = (json.loads(line) for line in xproxy("replay", "offline", file).out.splitlines())
+    assert (closed["source"]["bytes"], closed["destination"]["bytes"]) == (16_547, 17_816)
+    assert xproxy("capture", "redact", file, "-o", tmp_path / "again").code == 0
+    assert (tmp_path / "again").read_bytes() == file.read_bytes()
+
+
 def test_a_session_that_is_not_there(xproxy: RunXproxy, tmp_path: Path) -> None:
     missing = xproxy("capture", "show", make(tmp_path), "--session", 7)
     assert (missing.code, missing.out) == (2, "")
@@ -48,7 +65,8 @@ def test_stats_count_what_is_there(xproxy: RunXproxy, tmp_path: Path) -> None:
     (counted,) = json.loads(xproxy("capture", "stats", make(tmp_path)).out)
     assert counted["sessions"] == counted["whole_sessions"] == 1
     assert counted["elements"] == {"header": 4, "iq": 2, "message": 2, "nonza": 4, "presence": 1}
-    assert counted["redaction"] == "default-1"
+    assert counted["redaction"] == redaction(bodies=False)
+    assert counted["redaction_is_older"] is False
 
 
 def test_redact_takes_bodies_out_again(xproxy: RunXproxy, tmp_path: Path) -> None:

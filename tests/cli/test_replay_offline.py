@@ -119,7 +119,7 @@ def test_canary_nothing_of_a_login_is_in_any_output(xproxy: RunXproxy, tmp_path:
         (("empty",), 6, ""),
         (("login.xcap.jsonl", "--golden", "absent"), 3, "make it with --update"),
         (("noise.xcap.jsonl",), 2, "noise.xcap.jsonl:1: it is no JSON"),
-        (("future.xcap.jsonl",), 2, "future.xcap.jsonl:1: the capture is of version 2"),
+        (("future.xcap.jsonl",), 2, "future.xcap.jsonl:1: the capture is of version 3"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(
@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_said_in_a_line(
     file = make(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "noise.xcap.jsonl").write_bytes(b"\x00\xff\n")
-    (tmp_path / "future.xcap.jsonl").write_bytes(file.read_bytes().replace(b'"v":1', b'"v":2'))
+    (tmp_path / "future.xcap.jsonl").write_bytes(file.read_bytes().replace(b'"v":2', b'"v":3'))
     refused = xproxy("replay", "offline", *arguments)
     assert refused.code == code
     assert said in refused.err

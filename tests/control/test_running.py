@@ -541,7 +541,7 @@ async def test_a_person_gets_tables_and_sentences(
         assert "info -> debug; info comes back with the next reload or restart" in await see("log-level", "debug")
         assert "read again: log-file, certificates, log-level" in await see("reload")
         drained = await see("drain", "--seconds", "0.2", "--wait")
-        assert "draining: 1 sessions have 0 s" in drained
+        assert "draining: 1 session has 0 s" in drained
         assert "the proxy has ended" in drained
 
 

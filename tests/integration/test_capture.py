@@ -89,7 +89,7 @@ def test_bodies_are_captured_when_asked_for_and_the_log_says_so(
     assert file.stat().st_mode & 0o777 == 0o600
     octets = file.read_bytes()
     assert BODY.encode() in octets
-    assert b'"redaction":"bodies-1"' in octets
+    assert b'"redaction":"bodies-2"' in octets
     assert proxy.canary.hits(octets) == []
     again = [record.document for replayed in replay(file) for record in replayed.records]
     assert comparable(again) == comparable(session)

@@ -2,6 +2,7 @@
 
 import attrs
 
+from xproxy.capture.content import redaction
 from xproxy.capture.gate import Gate, Wanted
 from xproxy.capture.memory import WitnessedMemory
 from xproxy.capture.redact import Alias, Redactor
@@ -21,7 +22,7 @@ TRACE_ID = "0123456789abcdef0123456789abcdef"
 CLIENT = Endpoint("192.0.2.7", 50_000)
 SERVER = Endpoint("198.51.100.1", 5222)
 OBSERVER = Observer(version="0.1.0", hostname="gateway", boot_id="f" * 32)
-META = Meta(tool="xproxy 0.1.0", created="2026-11-25T20:00:00Z", redaction="default-1", observer=OBSERVER)
+META = Meta(tool="xproxy 0.1.0", created="2026-11-25T20:00:00Z", redaction=redaction(bodies=False), observer=OBSERVER)
 
 HEADER = "<stream:stream to='example.org' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
 SERVER_HEADER = HEADER.replace(" to=", " id='c0ffee' from=")

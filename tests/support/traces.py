@@ -4,6 +4,7 @@ from typing import Any
 
 import attrs
 
+from xproxy.capture.content import redaction
 from xproxy.capture.trace import (
     Close,
     Closed,
@@ -31,7 +32,7 @@ from xproxy.events.tls import CertificateFacts, TlsEstablished, TlsFailed, TlsFa
 from xproxy.record.recorder import Observer
 
 OBSERVER = Observer(version="0.1.0", hostname="gateway", boot_id="00112233445566778899aabbccddeeff")
-META = Meta(tool="xproxy 0.1.0", created="2026-11-25T20:00:00Z", redaction="default-1", observer=OBSERVER)
+META = Meta(tool="xproxy 0.1.0", created="2026-11-25T20:00:00Z", redaction=redaction(bodies=False), observer=OBSERVER)
 AT_NS = 1_795_636_800_000_000_000
 TRACE_ID = "0123456789abcdef0123456789abcdef"
 CLIENT = Endpoint("192.0.2.7", 50_000)
@@ -97,6 +98,7 @@ def every_kind() -> list[SessionLine]:
         Xml(**at, sent_by=Side.CLIENT, phase="plain", data="<a>Grüße\n</a>".encode()),
         Xml(**at, sent_by=Side.SERVER, phase="tls", data=b"\xff\x00<", extra=extra),
         Xml(**at, sent_by=Side.SERVER, phase="bound", data=b""),
+        Xml(**at, sent_by=Side.CLIENT, phase="opaque", data=b"x" * 70_000),
         Said(**at, to=Side.SERVER, data=b"<starttls/>"),
         OpenServer(**at, domain="example.org"),
         Tls(**at, event=ESTABLISHED, extra=Extra(answers=(("previous_certificate", None),))),

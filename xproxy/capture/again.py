@@ -9,9 +9,9 @@ from pathlib import Path
 
 import attrs
 
+from xproxy.capture.content import redaction
 from xproxy.capture.lexer import Lexer
 from xproxy.capture.redact import Alias, Redactor
-from xproxy.capture.service import REDACTION
 from xproxy.capture.tape import Tape
 from xproxy.capture.trace import Conn, Gap, Lost, Meta, SessionLine, Xml, meta_line, read_trace, session_line
 from xproxy.record.recorder import Observer, Record
@@ -42,7 +42,7 @@ def redacted_again(path: Path, *, on_bytes: Callable[[int], None] | None = None)
         match line:
             case Meta():
                 observer = line.observer
-                yield meta_line(attrs.evolve(line, redaction=REDACTION))
+                yield meta_line(attrs.evolve(line, redaction=redaction(bodies=False)))
                 continue
             case Conn():
                 assert observer is not None, "the reader has seen to it"
@@ -63,6 +63,8 @@ def redacted_again(path: Path, *, on_bytes: Callable[[int], None] | None = None)
 
 def _alone(line: Xml, redactor: Redactor) -> Xml:
     """Redact a line by itself: what it begins within is not known, so nothing that is no element stays."""
+    if line.phase == "opaque":
+        return line
     lexer = Lexer()
     lexer.resume()
     filled = b"".join(redactor.redact(line.sent_by, unit) for unit in lexer.feed(line.data))

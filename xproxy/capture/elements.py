@@ -44,6 +44,8 @@ class Elements:
     def of(self, line: TraceLine) -> list[Element]:
         """Return what is complete with ``line``."""
         match line:
+            case Xml(phase="opaque"):
+                return []
             case Xml():
                 lexer = self._lexer(line.session, line.sent_by)
                 return [_element(line, unit) for unit in lexer.feed(line.data) if unit.octets.strip(b" \t\r\n")]

@@ -11,6 +11,7 @@ from typing import Final
 
 _PLAIN: Final = re.compile(rb"[\t\x20-\x25\x27-\x3b\x3d\x3f-\x5c\x5e-\x7f]*")  # no "&", "<", ">", "]", no line end
 _WHITE: Final = re.compile(rb"[ \t\r\n]*")
+_DIGIT, _NO_DIGIT = re.compile(rb"[0-9]"), re.compile(rb"[^0-9]")
 _VERBATIM: Final = re.compile(rb"[&<\]]")  # what is markup elsewhere
 # XML 1.0 section 2.2 Char, as UTF-8 (RFC 3629 section 4), beyond ASCII.
 _LONG: Final = (
@@ -19,18 +20,26 @@ _LONG: Final = (
     rb"|\xef(?:[\x80-\xbe][\x80-\xbf]|\xbf[\x80-\xbd])"
     rb"|\xf0[\x90-\xbf][\x80-\xbf]{2}|[\xf1-\xf3][\x80-\xbf]{3}|\xf4[\x80-\x8f][\x80-\xbf]{2}"
 )
-_PIECE: Final = re.compile(
-    rb"(?P<reference>&(?:#[0-9]+|#x[0-9A-Fa-f]+|[^\s&;<#'\"]+);)"
-    rb"|(?P<end>\]?\]?>|<)"
-    rb"|(?P<line>[\r\n]+)"
-    rb"|(?P<good>(?:[\t\x20-\x25\x27-\x3b\x3d\x3f-\x7f]|"
-    + _LONG
-    + rb")(?:(?!\]?\]?>)(?:[\t\x20-\x25\x27-\x3b\x3d\x3f-\x7f]|"
-    + _LONG
-    + rb"))*)"
-    rb"|(?P<bad>.)",
-    re.DOTALL,
-)
+_REFERENCE: Final = rb"&(?:#[0-9]+|#x[0-9A-Fa-f]+|[A-Za-z_:\x80-\xff][\w.\-:\x80-\xff]*);"
+_BROKEN: Final = re.compile(rb"&(?!" + _REFERENCE[1:] + rb")")
+
+
+def _pieces(good: bytes) -> re.Pattern[bytes]:
+    """Return what a text is cut into; ``good``: the ASCII that says nothing but itself."""
+    return re.compile(
+        rb"(?P<reference>" + _REFERENCE + rb")"
+        rb"|(?P<broken>&(?P<number>#x?)?(?P<name>[\w.\-:]*)[!-%'-,/=?@\[\\^`{|}~ ]?)"  # a reference that is none
+        rb"|(?P<end>\]?\]?>|<)"
+        rb"|(?P<line>[\r\n]+)"
+        rb"|(?P<good>(?:" + good + rb"|" + _LONG + rb")(?:(?!\]?\]?>)(?:" + good + rb"|" + _LONG + rb"))*)"
+        rb"|(?P<bad>.)",
+        re.DOTALL,
+    )  # fmt: skip
+
+
+_PIECE: Final = _pieces(rb"[\t\x20-\x25\x27-\x3b\x3d\x3f-\x7f]")
+# Behind a reference that is none libxml2 waits for a semicolon, whatever stands between.
+_PIECE_OF_BROKEN: Final = _pieces(rb"[\t\x20-\x25\x27-\x3a\x3d\x3f-\x7f]")
 _NAMED: Final = {b"&amp;": b"&#88;", b"&quot;": b"&#x58;", b"&apos;": b"&#x58;", b"&lt;": b"&lt;", b"&gt;": b"&lt;"}
 _BY_OCTETS: Final = {1: 0x58, 2: 0xE9, 3: 0x905, 4: 0x1F600}  # X, é, and two that are as short as such numbers get
 _LEAST: Final = {4: 0x10000}  # ... where that one does not fit
@@ -42,7 +51,7 @@ def hide_text(raw: bytes) -> bytes:
         return raw
     if _PLAIN.fullmatch(raw):
         return b"x" * len(raw)
-    return _PIECE.sub(_hide_piece, raw)
+    return (_PIECE_OF_BROKEN if _BROKEN.search(raw) else _PIECE).sub(_hide_piece, raw)
 
 
 def hide_verbatim(raw: bytes) -> bytes:
@@ -67,10 +76,24 @@ def _hide_piece(match: re.Match[bytes]) -> bytes:
             return b"x" * len(piece)
         case "reference":
             return _hide_reference(piece)
+        case "broken":
+            return _hide_broken(match)
         case "bad":
             return piece if piece < b"\x80" else b"\xff"  # an octet that is no character, whichever it was
         case _:
             return piece
+
+
+def _hide_broken(match: re.Match[bytes]) -> bytes:
+    """A reference that breaks off: what is wrong with it stays wrong, at the same octet."""
+    number, name = match["number"] or b"", match["name"]
+    if number:
+        filled = _DIGIT.sub(b"1", name)
+        filled = _NO_DIGIT.sub(b"x", filled)
+    else:
+        filled = (b"x" if name[:1].isalpha() or name[:1] in (b"_", b":") else b"1") + b"x" * (len(name) - 1)
+        filled = filled[: len(name)]
+    return b"&" + number + filled + b"," * (len(match[0]) - 1 - len(number) - len(name))
 
 
 def _hide_reference(reference: bytes) -> bytes:

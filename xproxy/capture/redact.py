@@ -46,13 +46,18 @@ _XML: Final = "http://www.w3.org/XML/1998/namespace"
 _NAME: Final = re.compile(rb"</?((?:[\w.\-:\x80-\xff]+(?=[\s/>=]|\Z))?)")
 _ATTRIBUTE: Final = re.compile(rb"""[\s]([^\s=/>'"<]+)[\s]*=[\s]*("[^"]*"|'[^']*')""")
 _INSTRUCTION: Final = re.compile(rb"<\?[\w.\-:\x80-\xff]*[^\w.\-:\x80-\xff?]?")  # and what ends its target
-_DECLARATION: Final = re.compile(
-    rb"""<\?xml(?:\s+(?:version|encoding|standalone)\s*=\s*(?:'[\w.:\-]{0,16}'|"[\w.:\-]{0,16}"))*\s*\?>"""
+_DECLARATION: Final = re.compile(rb"<\?xml[ \t\r\n?]")
+_DECLARED: Final = re.compile(
+    rb"""(?P<name>[ \t\r\n](?:version|encoding|standalone)[ \t\r\n]*=[ \t\r\n]*)"""
+    rb"""(?P<quote>["'])(?P<value>(?:(?!(?P=quote))[^<>])*)(?P=quote)"""
 )
+_DECLARED_VALUE: Final = re.compile(rb"[\w.:\-]{0,16}")  # anything else is refused, whatever it is
 _ODD: Final = re.compile(rb"[&<>\r\n\t\x80-\xff\x00-\x1f]")  # in an id: no alias would be read as the same
 _WORD: Final = re.compile(rb"[^ \t\r\n]+")
-_BY_MARKUP: Final = re.compile(rb"""([<>/=:!?'"\s\-\[\]&;])""")
-_MARKUP: Final = frozenset(bytes([octet]) for octet in b"<>/=:!?'\" \t\r\n\v\f-[]&;")
+_BY_MARKUP: Final = re.compile(rb"""([<>/=:!?'"\s\-.\[\]&;,])""")
+_MARKUP: Final = frozenset(bytes([octet]) for octet in b"<>/=:!?'\" \t\r\n\v\f-.[]&;,")
+_NO_NAME: Final = bytes.maketrans(b"#$%()*+@\\^`{|}~", b"," * 15)
+"""What no name may hold stays that, whichever it was: else filler would mend a tag."""
 _BEGINS: Final = (b"<!--", b"<![CDATA[", b"<?")
 _DECLARATION_BEGINS: Final = (b"<?xml ", b"<?xml\t", b"<?xml\r", b"<?xml\n")
 _STARTS: Final = frozenset({auth.AUTH, sasl2.AUTHENTICATE})
@@ -262,10 +267,20 @@ class _Walk:
     def _instruction(self, token: Token) -> None:
         target = _INSTRUCTION.match(self._octets, token.start, token.end)
         assert target is not None, "it begins so"
-        if self._unit.kind is UnitKind.HEADER and _DECLARATION.fullmatch(self._octets, token.start, token.end):
+        if self._unit.kind is UnitKind.HEADER and _DECLARATION.match(self._octets, token.start, token.end):
+            self._declaration(token.start + 5, token.end - 2)
             return
         if not self._content.bodies:
             self._put(target.end(), token.end - 2, hide_verbatim)
+
+    def _declaration(self, start: int, end: int) -> None:
+        at = start
+        for declared in _DECLARED.finditer(self._octets, start, end):
+            self._put(at, declared.start(), _hide_words)
+            if _DECLARED_VALUE.fullmatch(declared["value"]) is None:
+                self._put(declared.start("value"), declared.end("value"), hide_verbatim)
+            at = declared.end()
+        self._put(at, end, _hide_words)
 
     # Elements -------------------------------------------------------------------------------------------------------
 
@@ -371,7 +386,7 @@ class _Walk:
             begin = self._octets[start : min(end, start + len(codecs.BOM_UTF8))]
             if codecs.BOM_UTF8.startswith(begin):
                 start += len(begin)
-            self._put(start, end, lambda octets: _WORD.sub(lambda word: _hide_word(word[0]), octets))
+            self._put(start, end, _hide_words)
             return
         self._put(start, end, hide_verbatim if kind is Kind.CDATA else hide_text)
 
@@ -415,6 +430,10 @@ def _clark(raw: bytes, scope: _Scope) -> str:
     return f"{{{namespace}}}{local}" if namespace else local
 
 
+def _hide_words(octets: bytes) -> bytes:
+    return _WORD.sub(lambda word: _hide_word(word[0]), octets)
+
+
 def _hide_word(octets: bytes) -> bytes:
     """Hide text between elements, but not the end of a comment: the parser may wait for it behind a broken begin."""
     return b"-->".join(map(hide_text, octets.split(b"-->")))
@@ -427,7 +446,8 @@ def _bang(octets: bytes) -> bytes:
 
 def _keep_markup(octets: bytes) -> bytes:
     """Return filler for what could be anything, but for the octets that markup is made of and those that are wrong."""
-    return b"".join(part if part in _MARKUP else hide_verbatim(part) for part in _BY_MARKUP.split(octets) if part)
+    parts = _BY_MARKUP.split(octets.translate(_NO_NAME))
+    return b"".join(part if part in _MARKUP else hide_verbatim(part) for part in parts if part)
 
 
 class _NoBudget(NameBudget):

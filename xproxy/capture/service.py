@@ -20,6 +20,7 @@ import attrs
 import trio
 
 from xproxy import __version__
+from xproxy.capture.content import redaction
 from xproxy.capture.gate import Gate, Wanted
 from xproxy.capture.memory import WitnessedMemory
 from xproxy.capture.redact import Alias, Redactor
@@ -42,8 +43,6 @@ from xproxy.xmpp.session import Session
 
 log = logging.getLogger(__name__)
 
-REDACTION: Final = "default-1"  # the rules of xproxy.capture.content, and their version
-REDACTION_BODIES: Final = "bodies-1"
 LAST_BYTES: Final = 128  # the line that ends a file before its session does has at most so many
 _MAPPED_BITS: Final = 96  # of a v4-mapped address, before the IPv4 one
 
@@ -264,7 +263,7 @@ class CaptureService:
         return Meta(
             tool=f"xproxy {__version__}",
             created=datetime.fromtimestamp(self._wall_ns() / 1e9, UTC).isoformat(timespec="seconds"),
-            redaction=REDACTION_BODIES if settings.bodies else REDACTION,
+            redaction=redaction(bodies=settings.bodies),
             observer=self._observer,
         )
 

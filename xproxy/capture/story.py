@@ -72,6 +72,8 @@ def story_of(session: TraceSession, file: Path) -> Story:
     for line in session.lines:
         at_ns = session.conn.at_ns + line.t_ns
         match line:
+            case Xml(phase="opaque"):
+                pass
             case Xml():
                 whole, gt, rests[line.sent_by] = (rests[line.sent_by] + line.data).rpartition(b">")
                 moments += _read(readers[line.sent_by], line, whole + gt, at_ns)

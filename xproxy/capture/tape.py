@@ -223,6 +223,7 @@ class Tape:
         """The core was told octets, behind which ``units`` of that side are complete."""
         direction = self._directions[side]
         at = {**_HEAD, "t_ns": self.line_at(at_ns)}
+        phase = "opaque" if direction.opaque else phase
         waiting = _Waiting(Xml(**at, sent_by=side, phase=phase, data=b""), len(data), bytearray())
         events = self.input(waiting, actions, at_ns, goes_on=goes_on)
         self._waiting_bytes += len(data)

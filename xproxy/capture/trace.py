@@ -1,21 +1,24 @@
 """The capture file: everything a session core was told, in its order and with its times.
 
-    *.xcap.jsonl, version 1: UTF-8, JSON Lines, LF. One object a line; "k" says what it is. Keys that are not known are
+    *.xcap.jsonl, version 2: UTF-8, JSON Lines, LF. One object a line; "k" says what it is. Keys that are not known are
     passed over. Where "v" of the first line is greater than VERSION the file is refused. A last line without its LF is
-    no line: a crash leaves one.
+    no line: a crash leaves one. (Version 1 is the same without "opaque": such octets stood there as filler.)
 
     every line but meta:
       s  int   the session in this file       n  int  its place in the session, from 1 on without a gap
       t  int   nanoseconds since "at" of its conn; by the wall clock, so it may step back
 
     k        what                                         keys
-    meta     the first line, and of each file that was    v, tool, created (RFC 3339), redaction ("default-1",
-             appended to another (cat a b > c works)      "bodies-1"), observer {version, hostname, boot_id, node}
+    meta     the first line, and of each file that was    v, tool, created (RFC 3339), redaction ("default-2",
+             appended to another (cat a b > c works)      "bodies-2": xproxy.capture.content), observer {version,
+                                                          hostname, boot_id, node}
     conn     a session begins; n is 1                     at (UTC ns), trace (its trace.id), core (at which t the core
                                                           began), mode, limits {}, policy {}: the settings it ran with
     event    the proxy itself saw something               event {action, its fields}
     xml      octets, as they were handed to the core      d "client"|"server": who sent them; ph "plain"|"tls"|"bound";
-                                                          raw (text), or b64 where they are no UTF-8
+                                                          raw (text), or b64 where they are no UTF-8. ph "opaque": of a
+                                                          direction nobody looks into (TLS that passes through, a stream
+                                                          that is no XMPP); octets: how many, and no more of them
     say      our own words (legs of different TLS modes)  d who hears them; raw or b64. No input: for people
     open     the client asked, inside its ClientHello,    domain
              for a server that begins in clear
@@ -66,7 +69,7 @@ from xproxy.events.connection import CloseCause
 from xproxy.events.tls import TlsEstablished, TlsFailed, TlsPassthrough
 from xproxy.record.recorder import Observer
 
-VERSION: Final = 1
+VERSION: Final = 2
 SUFFIX: Final = ".xcap.jsonl"
 LINE_BYTES_MAX: Final = (
     16_777_216  # a stanza of 1 MiB, six octets for each in the worst of JSON's escapes, and the rest
@@ -75,7 +78,7 @@ NAME_BUDGETS: Final = frozenset(
     {"stream.names_before_login_max", "stream.names_max", "sessions.names_per_address_max"}
 )  # the limits that depend on what the parser's dictionary held before
 
-Phase = Literal["plain", "tls", "bound"]
+Phase = Literal["plain", "tls", "bound", "opaque"]
 
 
 class TraceProblem(UsageProblem):
@@ -155,7 +158,7 @@ class Xml(Line):
 
     sent_by: Side
     phase: Phase
-    data: bytes
+    data: bytes  # filler, where the phase is opaque
     extra: Extra = NO_EXTRA
 
 
@@ -276,7 +279,8 @@ def session_line(line: SessionLine) -> bytes:
         case Noted():
             head["event"] = event_to_json(line.event)
         case Xml():
-            head |= {"d": line.sent_by.value, "ph": line.phase, **_octets(line.data), **_extra(line.extra)}
+            octets = {"octets": len(line.data)} if line.phase == "opaque" else _octets(line.data)
+            head |= {"d": line.sent_by.value, "ph": line.phase, **octets, **_extra(line.extra)}
         case Said():
             head |= {"d": line.to.value, **_octets(line.data)}
         case Tls():
@@ -384,7 +388,7 @@ _KINDS: Final[dict[type[SessionLine], str]] = {
     Lost: "lost",
 }
 _SIDES: Final = {side.value: side for side in Side}
-_PHASES: Final[frozenset[str]] = frozenset({"plain", "tls", "bound"})
+_PHASES: Final[frozenset[str]] = frozenset({"plain", "tls", "bound", "opaque"})
 _NEWER: Final = "it was made by a later xproxy; update this one"
 _DAMAGED: Final = "the file was changed or damaged after it was written"
 
@@ -474,8 +478,11 @@ class _Reader:
                 by, phase = _SIDES[value["d"]], value["ph"]
                 if phase not in _PHASES:
                     raise _Bad("ph is none")
-                raw = value.get("raw")
-                data = raw.encode() if type(raw) is str else _binary(value)
+                if phase == "opaque":
+                    data = _filler(value)
+                else:
+                    raw = value.get("raw")
+                    data = raw.encode() if type(raw) is str else _binary(value)
                 return Xml(
                     session=session, n=n, t_ns=t, line=number, sent_by=by, phase=phase, data=data, extra=_extras(value)
                 )
@@ -566,6 +573,13 @@ def _whole(value: Json, key: str) -> int:
     if type(found) is not int:
         raise _Bad(f"{key} is no whole number")
     return found
+
+
+def _filler(value: Json) -> bytes:
+    size = _whole(value, "octets")
+    if not 0 <= size <= LINE_BYTES_MAX:
+        raise _Bad(f"octets is more than {LINE_BYTES_MAX}")
+    return b"x" * size
 
 
 def _binary(value: Json) -> bytes:

@@ -4,6 +4,7 @@ White space is only added where an element holds nothing but elements, so that t
 would obey (control characters, marks that turn the line around) is shown as ``\\xNN``.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, Literal
 
@@ -59,22 +60,28 @@ class Entry:
 def transcript(lines: Iterable[TraceLine]) -> Iterator[Entry]:
     """Yield what happened, in order."""
     elements = Elements()
+    opaque: dict[int, Counter[Side]] = {}
     for line in lines:
         if isinstance(line, Meta):
             continue
+        if isinstance(line, Xml) and line.phase == "opaque":
+            opaque.setdefault(line.session, Counter())[line.sent_by] += len(line.data)
+            continue
+        if (octets := opaque.pop(line.session, None)) is not None:
+            for side, count in octets.items():
+                yield _noted(line, f"{count:,} octets of the {side.value} that nobody looked into")
         if (note := _note(line)) is not None:
-            yield Entry(
-                session=line.session,
-                t_ns=line.t_ns,
-                arrow=Span("--", "note"),
-                lines=((Span(_safe(note), "note"),),),
-            )
+            yield _noted(line, note)
         for element in elements.of(line):
             by_client = element.sent_by is Side.CLIENT
             arrow = Span("C>S" if by_client else "S>C", "client" if by_client else "server")
             if element.by_proxy:
                 arrow = Span("P>S" if by_client else "P>C", "proxy")
             yield Entry(session=element.session, t_ns=element.t_ns, arrow=arrow, lines=tuple(indented(element.unit)))
+
+
+def _noted(line: SessionLine, note: str) -> Entry:
+    return Entry(session=line.session, t_ns=line.t_ns, arrow=Span("--", "note"), lines=((Span(_safe(note), "note"),),))
 
 
 def indented(unit: Unit) -> Iterator[tuple[Span, ...]]:

@@ -5,9 +5,11 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
+import attrs
 import trio
 
 from xproxy.check.finding import Finding, fine, problem, unknown, warning
@@ -20,8 +22,9 @@ from xproxy.config.upstream import UpstreamFrom, UpstreamSettings
 from xproxy.control.client import ControlClient
 from xproxy.errors import XproxyError
 from xproxy.proxy.original import make_transparent
-from xproxy.proxy.route import Asked, Candidate
-from xproxy.proxy.way_out import make_route
+from xproxy.proxy.route import Asked, Candidate, Route
+from xproxy.proxy.srv import ANY_DOMAIN
+from xproxy.proxy.way_out import make_route, served_domains
 
 LOOKUP_SECONDS_MAX: Final = 10.0
 ASK_SECONDS_MAX: Final = 2.0  # the proxy that may run here already
@@ -163,39 +166,62 @@ def _check_upstream(settings: UpstreamSettings, place: Place) -> Iterator[Findin
     if settings.address is UpstreamFrom.ORIGINAL:
         yield unknown("server", where, "the server is the one each client has dialled: nothing to look up")
         return
-    if settings.address is UpstreamFrom.SRV and settings.domain is None:
+    wanted: dict[str | None, str] = {None: str(settings.address)}
+    if settings.address is UpstreamFrom.SRV:
+        wanted = {domain: domain for domain in served_domains(settings) if domain != ANY_DOMAIN}
+    if not wanted:
         yield unknown("server", where, "the server is looked up for each client's domain: nothing to look up yet",
                       "with --domain D this says where D's server is")  # fmt: skip
         return
-    what = settings.domain if settings.address is UpstreamFrom.SRV else settings.address
     try:
-        found, failures = trio.run(_look_up, settings)
+        found = trio.run(_look_up, make_route(settings, secrets.randbelow), settings.tls == "direct", tuple(wanted))
     except XproxyError as error:
         yield problem("server", where, error.message, error.hint)
         return
-    if found:
-        yield fine("server", where, f"{what} is at {', '.join(found)}")
-    elif failures:
-        yield problem("server", where, f"the server of {what} cannot be looked up: {', '.join(failures)}",
-                      "correct the name, and see that this machine's resolver works (getent hosts NAME)")  # fmt: skip
-    else:
-        yield warning("server", where, f"the name service has not answered for {what} in {LOOKUP_SECONDS_MAX:.0f} s",
-                      "see /etc/resolv.conf")  # fmt: skip
+    is_any_found = any(each.places for each in found.values())
+    for domain, name in wanted.items():
+        if domain is not None:
+            where = place("upstream", "domain" if domain == settings.domain else "domains")
+        yield _server_finding(where, name, found[domain], is_srv=domain is not None, is_any_found=is_any_found)
 
 
-async def _look_up(settings: UpstreamSettings) -> tuple[list[str], list[str]]:
-    found: list[str] = []
-    failures: list[str] = []
-    with trio.move_on_after(LOOKUP_SECONDS_MAX):
-        domain = settings.domain if settings.address is UpstreamFrom.SRV else None
-        asked = Asked(direct=settings.tls == "direct", domain=domain)
-        candidates = make_route(settings, secrets.randbelow).candidates(asked)
-        try:
+@attrs.define
+class _Found:
+    """What a look-up came to."""
+
+    places: list[str] = attrs.Factory(list)
+    failures: list[str] = attrs.Factory(list)
+
+
+def _server_finding(where: str, name: str, found: _Found, *, is_srv: bool, is_any_found: bool) -> Finding:
+    """Return the finding for one name; as at the start, the proxy does without some, and not without all."""
+    if found.places:
+        return fine("server", where, f"{name} is at {', '.join(dict.fromkeys(found.places))}")
+    if not found.failures:
+        return warning("server", where, f"the name service has not answered for {name} in {LOOKUP_SECONDS_MAX:.0f} s",
+                       "see /etc/resolv.conf")  # fmt: skip
+    hint = "correct the name, and see that this machine's resolver works (getent hosts NAME)"
+    if is_srv:
+        hint = f"correct the name, and see its SRV records: dig SRV _xmpp-client._tcp.{name}"
+    failures = ", ".join(dict.fromkeys(found.failures))
+    say = warning if is_any_found else problem
+    return say("server", where, f"the server of {name} cannot be looked up: {failures}", hint)
+
+
+async def _look_up(route: Route, direct: bool, domains: tuple[str | None, ...]) -> dict[str | None, _Found]:
+    """Return where the servers are of ``domains``; None: of all."""
+    found = {domain: _Found() for domain in domains}
+
+    async def look_up(domain: str | None) -> None:
+        async with aclosing(route.candidates(Asked(direct=direct, domain=domain))) as candidates:
             async for candidate in candidates:
                 if isinstance(candidate, Candidate):
-                    found.append(str(HostPort(candidate.address, candidate.port)))
+                    found[domain].places.append(str(HostPort(candidate.address, candidate.port)))
                 else:
-                    failures.append(f"{candidate.host}: {candidate.reason.value}")
-        finally:
-            await candidates.aclose()
-    return list(dict.fromkeys(found)), list(dict.fromkeys(failures))
+                    found[domain].failures.append(f"{candidate.host}: {candidate.reason.value}")
+
+    with trio.move_on_after(LOOKUP_SECONDS_MAX):
+        async with trio.open_nursery() as nursery:
+            for domain in domains:
+                nursery.start_soon(look_up, domain)
+    return found

@@ -13,6 +13,7 @@ import click
 from rich.text import Text
 
 from xproxy.capture.again import redacted_again
+from xproxy.capture.content import is_of_older_rules
 from xproxy.capture.elements import Element, Elements
 from xproxy.capture.lexer import UnitKind
 from xproxy.capture.pcapng import file_header, packets
@@ -47,7 +48,7 @@ def capture() -> None:
 # show ---------------------------------------------------------------------------------------------------------------
 
 
-@capture.command()
+@capture.command(short_help="Print what was said, by both sides, each element indented.")
 @click.argument("file", type=_PATH)
 @click.option("--session", type=int, metavar="N", help="Only the N-th session of the file.")
 def show(file: Path, session: int | None) -> int:
@@ -99,6 +100,7 @@ class _Counted:
     bytes: int = 0
     seconds: float = 0.0
     octets: Counter[Side] = attrs.Factory(Counter)
+    opaque: Counter[Side] = attrs.Factory(Counter)  # of these: in directions that nobody looked into
     kinds: Counter[str] = attrs.Factory(Counter)
     lossy: int = 0
 
@@ -131,9 +133,11 @@ def stats(files: tuple[Path, ...], as_json: bool) -> int:
             f"{count.octets[Side.CLIENT]:,}",
             f"{count.octets[Side.SERVER]:,}",
             str(stanzas),
-            count.redaction,
+            count.redaction + (" (older)" if is_of_older_rules(count.redaction) else ""),
         )
     make_console().print(table)
+    if any(is_of_older_rules(count.redaction) for count in counted.values()):
+        click.echo("older: the rules of now take out more; xproxy capture redact FILE -o NEW applies them")
     return EXIT_OK
 
 
@@ -151,6 +155,7 @@ def _count(file: Path, lines: Iterable[TraceLine]) -> _Counted:
                 count.sessions += 1
             case Xml():
                 count.octets[line.sent_by] += len(line.data)
+                count.opaque[line.sent_by] += len(line.data) if line.phase == "opaque" else 0
                 count.lossy += line.extra.lossy
             case Gap() | Lost():
                 broken.add(line.session)
@@ -173,12 +178,14 @@ def _counted_document(file: Path, count: _Counted) -> dict[str, Any]:
     return {
         "file": str(file),
         "redaction": count.redaction,
+        "redaction_is_older": is_of_older_rules(count.redaction),
         "bytes": count.bytes,
         "lines": count.lines,
         "sessions": count.sessions,
         "whole_sessions": count.whole,
         "seconds": round(count.seconds, 3),
         "octets": {side.value: count.octets[side] for side in Side},
+        "opaque_octets": {side.value: count.opaque[side] for side in Side},
         "elements": dict(sorted(count.kinds.items())),
         "lossy_lines": count.lossy,
     }
@@ -187,7 +194,7 @@ def _counted_document(file: Path, count: _Counted) -> dict[str, Any]:
 # redact -------------------------------------------------------------------------------------------------------------
 
 
-@capture.command()
+@capture.command(short_help="Take out of a capture what is not in it by default.")
 @click.argument("file", type=_PATH)
 @click.option("-o", "--output", type=_PATH, metavar="FILE", required=True, help="Where to; must not exist, 0600.")
 def redact(file: Path, output: Path) -> int:
@@ -204,7 +211,7 @@ def redact(file: Path, output: Path) -> int:
 # export -------------------------------------------------------------------------------------------------------------
 
 
-@capture.command()
+@capture.command(short_help="Write captures as packets, for Wireshark.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--pcapng", type=_PATH, metavar="FILE", required=True, help="Packets, for Wireshark and tshark. Must not "
               "exist, 0600.")  # fmt: skip

@@ -297,7 +297,8 @@ def drain(state: Path | None, config_file: Path | None, as_json: bool, seconds: 
     pid = client.process()
     document = client.post("/v1/drain", {} if seconds is None else {"seconds": seconds})
     if not as_json:
-        click.echo(f"draining: {document['sessions']} sessions have {document['seconds']:.0f} s")
+        have = "session has" if document["sessions"] == 1 else "sessions have"
+        click.echo(f"draining: {document['sessions']} {have} {document['seconds']:.0f} s")
     if wait:
         _wait_drained(client, pid, quiet=as_json)
         document = {**document, "ended": True}
@@ -324,7 +325,8 @@ def _wait_drained(client: ControlClient, pid: int | None, *, quiet: bool) -> Non
                 return  # its successor
             if not quiet:
                 left = now["drain_seconds_left"] or 0.0
-                spinner.update(Text(f"{now['sessions']['now']} sessions, {left:.0f} s left"))
+                count = now["sessions"]["now"]
+                spinner.update(Text(f"{count} session{'' if count == 1 else 's'}, {left:.0f} s left"))
 
 
 @click.command("log-level", epilog=_EPILOG)
