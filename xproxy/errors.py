@@ -5,6 +5,7 @@ world: a file, an address, a key in the configuration. Each of these errors says
 found, and, as ``hint``, what to do. ``xproxy/cli`` prints both and ends with ``exit_code``; a traceback is for bugs.
 """
 
+import errno
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -118,5 +119,7 @@ def _hint_for(error: OSError) -> str | None:
             return "name a file, not a directory"
         case NotADirectoryError() | FileExistsError():
             return "name a directory"
+        case OSError(errno=errno.ENXIO):
+            return "start the program that reads it first"
         case _:
             return None

@@ -1,7 +1,8 @@
+import errno
 import importlib
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -39,6 +40,24 @@ def test_every_command_in_the_table_is_there_and_has_help(name: str) -> None:
     result = CliRunner().invoke(cli, [name, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
+
+
+def all_groups(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    if isinstance(command, click.Group):
+        yield path
+        with click.Context(command) as context:
+            for name in command.list_commands(context):
+                found = command.get_command(context, name)
+                assert found is not None
+                yield from all_groups(found, (*path, name))
+
+
+def test_no_line_of_a_list_of_commands_is_cut_off() -> None:
+    groups = list(all_groups(cli))
+    assert len(groups) > 6
+    assert [
+        path for path in groups if "...\n" in CliRunner().invoke(cli, [*path, "--help"]).output.partition("\n")[2]
+    ] == []
 
 
 def test_help_lists_commands_examples_and_exit_codes() -> None:
@@ -91,3 +110,15 @@ def test_what_goes_wrong_has_its_exit_code_and_never_a_traceback(
     assert "hunter2" not in err  # the text of a bug's exception may quote a peer
     assert ("internal error" in err) == (code == 3)
     assert ("no\n  yes\n" in err) == (code == 2)
+
+
+def test_a_command_that_is_nearly_one_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sesions"]) == 2
+    assert "did you mean sessions?" in capsys.readouterr().err
+
+
+def test_a_full_disk_where_the_output_goes_is_no_error_of_ours(
+    fail: Callable[[BaseException], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fail(OSError(errno.ENOSPC, "No space left on device")) == 3
+    assert "cannot write the output: No space left on device" in capsys.readouterr().err

@@ -31,6 +31,7 @@ def test_an_address_reads_and_writes_back(text: str, host: str, port: int) -> No
         ("host:٣", "is no port"),
         ("ho st:5222", "white space"),
         ("", "has no port"),
+        ("5222", "write 127.0.0.1:5222, or 0.0.0.0:5222 for everyone"),
     ],
 )
 def test_what_is_no_address_is_refused_with_what_to_write(text: str, advice: str) -> None:

@@ -167,6 +167,13 @@ def test_a_path_that_cannot_be_opened_is_said_with_the_path(tmp_path):
     assert caught.value.path == path
 
 
+def test_a_fifo_that_nobody_reads_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(FileProblem, match="cannot open the log file") as problem:
+        JsonLinesFile(tmp_path / "fifo")
+    assert problem.value.hint == "start the program that reads it first"
+
+
 def test_a_pipe_without_reader_is_gone(capfd):
     output = JsonLinesFile("-", write=Disk(BrokenPipeError(errno.EPIPE, "Broken pipe")).write)
     output.take(records(1))

@@ -625,3 +625,15 @@ async def test_cancelled_every_session_still_has_its_last_record() -> None:
             closed = rig.channel.events[-1]
             assert isinstance(closed, ConnectionClosed)
             assert closed.cause is CloseCause.SHUTDOWN
+
+
+async def test_who_goes_on_sending_behind_our_end_is_drained_of_so_much_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "_DRAIN_BYTES_MAX", 1_000)
+    peer, ours = socket.socketpair()
+    with peer, ours:
+        ours.setblocking(False)
+        peer.send(b">" * 1_000)
+        with trio.fail_after(5):
+            await relay._drain(ours, 60)
+        peer.send(b">")  # nobody waits for it
+        assert ours.recv(2) == b">"

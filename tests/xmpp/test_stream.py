@@ -719,7 +719,7 @@ def test_long_text_without_names_is_not_counted_as_names() -> None:
     assert [type(item) for item in items] == [FirstLevelElement]
 
 
-@pytest.mark.parametrize("inside", [b"<b/>", b"<b/>x", b"<b c=''/>", b"<!---->", b"<b c=\"\" d='' e=''/>"])
+@pytest.mark.parametrize("inside", [b"<b/>", b"<b/>x", b"<b c=''/>", b"<!---->", b">", b"<b c=\"\" d='' e=''/>"])
 def test_a_strangers_element_may_have_few_nodes(inside: bytes) -> None:
     """A tree of the smallest elements takes 40 to 60 times its octets."""
     data = b"<a>" + inside * (60_000 // len(inside)) + b"</a>"

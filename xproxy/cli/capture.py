@@ -48,7 +48,7 @@ def capture() -> None:
 # show ---------------------------------------------------------------------------------------------------------------
 
 
-@capture.command()
+@capture.command(short_help="Print what was said, by both sides, each element indented.")
 @click.argument("file", type=_PATH)
 @click.option("--session", type=int, metavar="N", help="Only the N-th session of the file.")
 def show(file: Path, session: int | None) -> int:
@@ -194,7 +194,7 @@ def _counted_document(file: Path, count: _Counted) -> dict[str, Any]:
 # redact -------------------------------------------------------------------------------------------------------------
 
 
-@capture.command()
+@capture.command(short_help="Take out of a capture what is not in it by default.")
 @click.argument("file", type=_PATH)
 @click.option("-o", "--output", type=_PATH, metavar="FILE", required=True, help="Where to; must not exist, 0600.")
 def redact(file: Path, output: Path) -> int:
@@ -211,7 +211,7 @@ def redact(file: Path, output: Path) -> int:
 # export -------------------------------------------------------------------------------------------------------------
 
 
-@capture.command()
+@capture.command(short_help="Write captures as packets, for Wireshark.")
 @click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
 @click.option("--pcapng", type=_PATH, metavar="FILE", required=True, help="Packets, for Wireshark and tshark. Must not "
               "exist, 0600.")  # fmt: skip

@@ -12,8 +12,9 @@ from xproxy.capture.cassette_xml import read_cassette, render_cassette
 from xproxy.capture.make import make_cassette
 from xproxy.capture.node import Node
 from xproxy.cli.output import make_console, replace_file
-from xproxy.errors import EXIT_NO, FileProblem, UsageProblem
+from xproxy.errors import EXIT_NO, UsageProblem
 from xproxy.replay.cassette_diff import diff_cassettes
+from xproxy.replay.passwords import read_lines
 from xproxy.replay.scrub import Scrubber
 from xproxy.replay.strip import strip_cassette
 
@@ -68,16 +69,11 @@ def _check_secrets(data: bytes, passwords: tuple[str, ...], file: Path | None) -
 
     Raises:
         UsageProblem: it does.
-        FileProblem: the file of passwords cannot be read.
+        FileProblem: the file of passwords cannot be read, or others may read it too.
     """
     lines = list(passwords)
     if file is not None:
-        try:
-            lines += [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
-        except OSError as error:
-            raise FileProblem.from_os_error(error, doing="read the passwords", path=file) from error
-        except UnicodeDecodeError:
-            raise FileProblem(f"the passwords in {file} are no UTF-8", "write NAME=VALUE lines", path=file) from None
+        lines += [line for _, line in read_lines(file)]
     for number, line in enumerate(data.decode().splitlines(), 1):
         for given in lines:
             name, equals, value = given.partition("=")
@@ -106,7 +102,7 @@ def check(files: tuple[Path, ...]) -> None:
         raise problems[-1]
 
 
-@cassette.command()
+@cassette.command(short_help="Write cassettes as they would be written anew: layout, order.")
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit code 1 if a file would change.")
 @click.pass_context
@@ -125,7 +121,7 @@ def fmt(ctx: click.Context, files: tuple[Path, ...], only_check: bool) -> None:
         ctx.exit(EXIT_NO)
 
 
-@cassette.command()
+@cassette.command(short_help="Take out of cassettes what should not be in them.")
 @click.argument("files", nargs=-1, required=True, type=_FILE)
 @click.option("--bodies/--keep-bodies", default=True, show_default=True, help="Take out what people write too.")
 @click.option("--secret", "secrets", multiple=True, metavar="TEXT", help="Take this out wherever it stands.")

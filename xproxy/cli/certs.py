@@ -32,7 +32,7 @@ def certs() -> None:
     """
 
 
-@certs.command()
+@certs.command(short_help="Make the CA, unless it is there.")
 @state_option(None)
 @click.option(
     "--domain",
@@ -86,7 +86,7 @@ def init(state: Path, domains: tuple[str, ...], as_json: bool) -> None:
         click.echo("Make clients trust the CA certificate (xproxy certs export); keep ca.key to yourself.")
 
 
-@certs.command()
+@certs.command(short_help="The CA and its certificates: names, validity, fingerprints.")
 @state_option("ca.pem")
 @click.option("--domain", metavar="DOMAIN", help="Show the certificate for this XMPP domain only.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -117,7 +117,7 @@ def show(state: Path, domain: str | None, as_json: bool) -> None:
         click.echo(f"\nNo certificate was made for {name} yet." if name else "\nNo certificate was made yet.")
 
 
-@certs.command()
+@certs.command(short_help="Write the CA certificate, and say how it comes to be trusted.")
 @state_option("ca.pem")
 @click.option("--for", "system", type=click.Choice(SYSTEMS), help="Write what this kind of system wants, and say how.")
 @click.option("--out", metavar="FILE|DIR|-", help="Where to write; default -, standard output; with --for a directory.")

@@ -8,7 +8,7 @@ def config() -> None:
     """Look at the configuration."""
 
 
-@config.command()
+@config.command(short_help="Print every key with its default, unit and reason, as TOML.")
 def example() -> None:
     """Print every key with its default, unit and reason, as a TOML file that can be used as it is.
 

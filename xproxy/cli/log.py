@@ -526,7 +526,7 @@ def keys_show(state: Path, as_policy: bool, as_anchor: bool, as_json: bool) -> N
         print_json(described)
 
 
-@keys.command("rotate")
+@keys.command("rotate", short_help="Exchange the signing keys: the old vouches for the new.")
 @state_option(JOURNAL_DIRECTORY)
 @click.option("--wait", "wait_seconds", type=click.FloatRange(0), default=ROTATE_SECONDS_MAX, show_default=True,
               metavar="SECONDS", help="How long a running proxy may take: it looks once a minute.")  # fmt: skip
@@ -658,7 +658,7 @@ def _rotations_in(reader: StreamReader, segment: Segment) -> Iterator[tuple[int,
 # Size -----------------------------------------------------------------------------------------------------------------
 
 
-@log.command()
+@log.command(short_help="How much there is, how fast it grows, and when the disk is full.")
 @state_option(JOURNAL_DIRECTORY)
 @json_option
 def stats(state: Path, as_json: bool) -> None:

@@ -3,9 +3,11 @@
 ``xproxy --help`` and shell completion must answer at once; lxml, trio and cryptography take a third of a second.
 """
 
+import errno
 import importlib
 import signal
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 
 import attrs
 import click
@@ -39,6 +41,7 @@ xproxy ends TLS between a client and its server. Use it where you may: on your o
 the knowledge of those whose traffic it is.
 """
 
+_OUTPUT_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as shells report it
 
 
@@ -92,6 +95,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(lazy.module), lazy.attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that ``args`` name; say which is meant where none is."""
+        if args and args[0] not in self.lazy and (near := get_close_matches(args[0], self.lazy)):
+            ctx.fail(f"No such command {args[0]!r}: did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table alone."""
         with formatter.section("Commands"):
@@ -138,6 +149,9 @@ def _report(error: BaseException) -> int:
 
         print_error(problem)
         return problem.exit_code
+    if isinstance(error, OSError) and error.errno in _OUTPUT_FULL and error.filename is None:
+        click.echo(f"xproxy: cannot write the output: {error.strerror}\n  make room where it goes", err=True)
+        return EXIT_ENVIRONMENT
     # A bug: where it happened helps, but the text of an exception may quote what a peer sent.
     from xproxy.proxy.diagnose import frames_of
 

@@ -51,7 +51,7 @@ Signals:
               "one the DNS names for the client's domain; original: the one it dialled before a packet filter "
               "redirected it here.")  # fmt: skip
 @click.option("--domain", metavar="D", help="The XMPP domain, where a client names none.")
-@click.option("--state", metavar="DIR", help="Where the CA and its certificates are kept. [default: "
+@click.option("--state", metavar="DIR", help="The CA, certificates, journal and control socket. [default: "
               "$STATE_DIRECTORY, else $XDG_STATE_HOME/xproxy, else ~/.local/state/xproxy]")  # fmt: skip
 @click.option("--log", metavar="PATH|-", help="Append records to PATH as JSON Lines; on a terminal the human view is "
               "shown as well. -: records go to standard output. [default: -]")  # fmt: skip

@@ -49,7 +49,7 @@ def list_(as_json: bool) -> int:
     return EXIT_OK
 
 
-@share.command()
+@share.command(short_help="Write the file NAME, or all files of the group NAME.")
 @click.argument("name")
 @click.argument("directory", type=click.Path(path_type=Path), default=Path())
 @click.option("--program", metavar="PATH", help="Where xproxy is on that machine. [default: where it is here]")

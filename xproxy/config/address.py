@@ -21,6 +21,8 @@ class HostPort:
         """
         host, colon, port_text = text.rpartition(":")
         if not colon or text.endswith("]"):
+            if text.isascii() and text.isdigit():
+                raise ValueError(f"{text!r} has no host: write 127.0.0.1:{text}, or 0.0.0.0:{text} for everyone")
             raise ValueError(f"{text!r} has no port: write {text or 'HOST'}:5222")
         bracketed = host.startswith("[") and host.endswith("]")
         if ":" in host and not bracketed:

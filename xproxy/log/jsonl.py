@@ -81,8 +81,9 @@ class JsonLinesFile:
         self._descriptor = -1
 
     def _open(self, path: Path) -> int:
-        descriptor = os.open(path, _FLAGS, _MODE)
+        descriptor = os.open(path, _FLAGS | os.O_NONBLOCK, _MODE)  # a FIFO that nobody reads would be waited for
         try:
+            os.set_blocking(descriptor, True)
             if _ends_within_a_line(path, descriptor):
                 # Left by a crash or a full disk: our first line must not be glued to it.
                 self._system_write(descriptor, memoryview(b"\n"))

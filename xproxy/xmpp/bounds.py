@@ -9,7 +9,8 @@ class Bounds:
     """How much may still come. The names of an unfinished tag are bounded before the parser interns them.
 
     A start tag is parsed when it is complete, all its names at once: its attributes are counted as their octets come.
-    Before the login the nodes of an element count too, since a tree takes many times the octets.
+    Before the login the nodes of an element count too, since a tree takes many times the octets, and so does each ``>``
+    in its text, since up to there it is fed by itself.
     """
 
     __slots__ = ("_attributes", "_limits", "_quotes", "_warned", "markup_octets", "names", "octets_free")
@@ -41,7 +42,7 @@ class Bounds:
         each = self.names.markup_octets
         if each or may_be_tag:
             quotes = data.count(b"'") + data.count(b'"')
-            self.markup_octets += each * data.count(b"<") + each // 2 * quotes
+            self.markup_octets += each * data.count(b">") + each // 2 * quotes
         if may_be_tag:
             self._attributes += data.count(b"=")
             self._quotes += quotes

@@ -14,7 +14,7 @@ from xproxy.config.stream import StreamLimits
 SLICE_BYTES: Final = 8_192  # after login: overshoots a budget by 2 700 names at most, and slicing costs 1 us in 8 KiB
 
 MARKUP_OCTETS: Final = 32
-"""Before login each "<" of an element, and each pair of quotes, counts for so many octets. A tree takes up to 300
+"""Before login each ">" of an element, and each pair of quotes, counts for so many octets. A tree takes up to 300
 octets a node: 64 KiB of the smallest elements took 2.9 to 4.0 MiB, and 1 000 strangers 3 GB. So counted they take 0.5
 MiB at most. Of text the whole 64 KiB are left, and of a form 2 000 tags and attributes."""
 
