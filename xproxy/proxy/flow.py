@@ -49,7 +49,7 @@ class Leg:
 
     def __init__(self, side: Side, sock: socket.socket) -> None:
         self.side = side
-        self.hold: int = Hold.SET_UP  # a plain int: tested for every chunk
+        self.hold = int(Hold.SET_UP)  # a plain int: tested for every chunk, and a flag's operators take a microsecond
         self.backlog: deque[bytes | memoryview] | None = None  # read from the peer, not yet taken by this leg
         self.flushing = False  # a task is sending the backlog
         self.stuck = False  # nothing can be sent any more; what comes for this leg is dropped

@@ -122,9 +122,10 @@ class _Turns:
         leg.hold |= int(why)
 
     def release(self, leg: Leg, why: Hold) -> None:
-        if not leg.hold & why:
+        bit = int(why)
+        if not leg.hold & bit:
             return
-        leg.hold &= ~int(why)
+        leg.hold &= ~bit
         if leg.hold:
             return
         self._register(leg)

@@ -80,6 +80,8 @@ _PROXY_HEADERS: Final = {"v1": render_v1, "v2": render_v2}
 
 _NS: Final = 1_000_000_000
 
+_BUSY: Final = int(Hold.BUSY)
+
 
 @attrs.frozen(kw_only=True)
 class Surroundings:
@@ -213,10 +215,8 @@ class Relay:
             verify_name=self._verify_name,
             given_up=self._given_up,
         )
-        async with trio.open_nursery() as nursery:
-            await self._begin(flow, mode)
-            await self._oversee(flow, nursery)
-            nursery.cancel_scope.cancel()
+        await self._begin(flow, mode)
+        await self._oversee(flow)
 
     async def _begin(self, flow: Flow, mode: LegMode) -> None:
         """Read what speaks first; where TLS comes first, see to that."""
@@ -509,49 +509,62 @@ class Relay:
 
     # While it runs ----------------------------------------------------------------------------------------------
 
-    async def _oversee(self, flow: Flow, nursery: trio.Nursery) -> None:
+    async def _oversee(self, flow: Flow) -> None:
         """Do what the plane leaves to the task, until the core or both peers have ended the session."""
-        legs = (flow.client, flow.server)
-        while flow.close is None and not all(leg.ended for leg in legs):
+        while not _is_over(flow):
             if self._passed_on is not None:
                 _pass_on_fins(flow)
-            if not self._send_what_waits(flow, nursery) and flow.starttls is not None:
+            if _has_to_send(flow):
+                await self._oversee_sending(flow)
+            elif flow.starttls is not None:
                 starttls, flow.starttls = flow.starttls, None
                 # With direct TLS the hello has been looked at, before the server was led into TLS.
                 await self._secure(flow, self._securing or self._new_securing(flow, starttls.domain))
-                continue
-            now = self._wall_ns()
-            tick_ns = flow.tick_ns = flow.core.next_tick_ns
-            if tick_ns is not None and tick_ns <= now:
-                self._plane.carry_out(flow, flow.core.tick(now), now)
-                continue
-            wait = min((tick_ns - now) / _NS, _CLOCK_CHECK_SECONDS) if tick_ns is not None else float("inf")
-            with trio.move_on_after(wait):
-                await flow.news()
-        await self._flush(flow, nursery)
+            else:
+                await self._await_news(flow)
+        if _has_to_send(flow):
+            await self._flush(flow)
+
+    async def _oversee_sending(self, flow: Flow) -> None:
+        """Likewise, while something that a leg did not take at once waits to be sent."""
+        async with trio.open_nursery() as nursery:
+            while self._send_what_waits(flow, nursery) and not _is_over(flow):
+                await self._await_news(flow)
+                if self._passed_on is not None:
+                    _pass_on_fins(flow)
+            nursery.cancel_scope.cancel()
+
+    async def _await_news(self, flow: Flow) -> None:
+        """Wait for something to do, or carry out what the core's deadline asks for."""
+        now = self._wall_ns()
+        tick_ns = flow.tick_ns = flow.core.next_tick_ns
+        if tick_ns is not None and tick_ns <= now:
+            self._plane.carry_out(flow, flow.core.tick(now), now)
+            return
+        wait = min((tick_ns - now) / _NS, _CLOCK_CHECK_SECONDS) if tick_ns is not None else float("inf")
+        with trio.move_on_after(wait):
+            await flow.news()
 
     def _send_what_waits(self, flow: Flow, nursery: trio.Nursery) -> bool:
         """See that somebody sends what waits; tell whether anything does."""
-        waiting = False
         for leg in (flow.client, flow.server):
-            if leg.backlog is not None or leg.hold & Hold.BUSY:
-                waiting = True
-                if not leg.flushing:
-                    leg.flushing = True
-                    nursery.start_soon(self._send_backlog, flow, leg)
-        return waiting
+            if _has_to_write(leg) and not leg.flushing:
+                leg.flushing = True
+                nursery.start_soon(self._send_backlog, flow, leg)
+        return _has_to_send(flow)
 
-    async def _flush(self, flow: Flow, nursery: trio.Nursery) -> None:
+    async def _flush(self, flow: Flow) -> None:
         """Send what was read before the end."""
         with trio.move_on_after(self._limits.close_seconds_max):
-            while self._send_what_waits(flow, nursery):
-                await flow.news()
+            async with trio.open_nursery() as nursery:
+                while self._send_what_waits(flow, nursery):
+                    await flow.news()
 
     async def _send_backlog(self, flow: Flow, leg: Leg) -> None:
         """Send the backlog of ``leg``, then let its source be read again."""
         stall = _Stall(self._limits, trio.current_time())
         try:
-            while leg.backlog is not None or leg.hold & Hold.BUSY:
+            while _has_to_write(leg):
                 taken = self._try_to_send(leg)
                 if taken is _Taken.SOME:
                     stall = _Stall(self._limits, trio.current_time())
@@ -748,6 +761,19 @@ class _Stall:
     def next_at(self) -> float:
         """The next time to say something about it."""
         return self.since + (self._limits.stall_seconds_max if self.warned else self._limits.stall_seconds_warn)
+
+
+def _is_over(flow: Flow) -> bool:
+    return flow.close is not None or (flow.client.ended is not None and flow.server.ended is not None)
+
+
+def _has_to_send(flow: Flow) -> bool:
+    return _has_to_write(flow.client) or _has_to_write(flow.server)
+
+
+def _has_to_write(leg: Leg) -> bool:
+    """Whether something waits to be sent, or TLS must write before it can read on."""
+    return leg.backlog is not None or leg.hold & _BUSY != 0
 
 
 def _pass_on_fins(flow: Flow) -> None:

@@ -46,16 +46,16 @@ def write_facts(document: Document, facts: Facts, own: Mapping[str, Document] = 
         if related is not None:
             _relate(document, related, kept, written)
     if truncated:
-        xproxy = _own(document, "xproxy", written)
+        xproxy = written.get("xproxy") or _own(document, "xproxy", written)
         xproxy["truncated"] = [*xproxy.get("truncated", ()), *truncated]
 
 
 def _own(document: Document, path: str, written: dict[str, Document]) -> Document:
-    """Return the object at ``path`` (dotted) after making sure that it is ours to change."""
-    if (known := written.get(path)) is not None:
-        return known
-    above_path, _, key = path.rpartition(".")
-    above = _own(document, above_path, written) if above_path else document
+    """Return the object at ``path`` (dotted, not empty), which was not written to before, made ours to change."""
+    above_path, key = _PLACES[path]
+    above = written.get(above_path)
+    if above is None:
+        above = _own(document, above_path, written)
     there = above.get(key)
     own = written[path] = above[key] = {} if there is None else there.copy()
     return own
@@ -66,7 +66,7 @@ def _relate(document: Document, group: str, value: str, written: dict[str, Docum
     # A host given as an address is in related.ip already.
     if value in related.get(group, ()) or (group == "hosts" and value in related.get("ip", ())):
         return
-    own = _own(document, "related", written)
+    own = written.get("related") or _own(document, "related", written)
     own[group] = [*own.get(group, ()), value]
 
 
@@ -136,3 +136,10 @@ def _second(seconds: int) -> str:
 _WRITERS: Final = {
     field.name: (_preparer(field), ".".join(field.parent), field.key, field.related) for field in FIELDS.values()
 }
+
+_PLACES: Final = {
+    ".".join(path[:depth]): (".".join(path[: depth - 1]), path[depth - 1])
+    for path in {*(field.parent for field in FIELDS.values()), ("related",)}
+    for depth in range(1, len(path) + 1)
+}
+"""Of each object its parent's path and its name there."""
