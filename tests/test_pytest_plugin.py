@@ -268,7 +268,7 @@ def test_the_clients_of_a_cassette_against_a_server(project: pytest.Pytester) ->
         def test_a_difference_raises(xmpp_ca, xmpp_replay_client):
             from xproxy.capture.cassette_xml import parse_cassette, render_cassette
             from xproxy.pytest_threads import ServerHandle
-            from xproxy.replay.settings import ReplaySettings
+            from xproxy.config.replay import ReplaySettings
             other = parse_cassette(render_cassette(xmpp_replay_client.cassette).replace(b"Art thou", b"Wert thou"))
             server = ServerHandle(other, tls=xmpp_ca.server_context("example.test"), ca_path=xmpp_ca.path,
                                   passwords=ACCOUNTS, settings=ReplaySettings(step_seconds=0.5))

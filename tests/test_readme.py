@@ -53,7 +53,7 @@ def test_every_command_and_flag_in_readme_is_real() -> None:
     shown = readme_flags()
     in_prose = shown.pop("")
     assert {"run", "log", "certs", "config", "events", "demo"} <= shown.keys()
-    everywhere = known_flags(cli)
+    everywhere = known_flags(cli) | {"--help"}  # which click adds to each
     of_scripts = {"--install", "--long", "--quick", "--rounds"}  # tests/run.sh, bench/
     of_pytest = set(re.findall(r"\"(--xmpp-[a-z-]+)\"", (ROOT / "xproxy" / "pytest_plugin.py").read_text()))
     assert in_prose - everywhere - of_scripts - of_pytest == set()

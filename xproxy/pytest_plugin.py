@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 _SUFFIX: Final = ".xmpp.xml"
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.-]+")
 _NAME_CHARS_MAX: Final = 120
-_SETTINGS: Final = ("pace", "unexpected", "step_seconds", "total_seconds", "linger_seconds", "gap_seconds_max")
+_SETTINGS: Final = (
+    *("pace", "unexpected", "lenient", "step_seconds", "total_seconds", "linger_seconds", "gap_seconds_max"),
+    *("close_seconds_max", "match_seconds_max"),
+)
 
 _checks: Final = pytest.StashKey[list[Callable[[], None]]]()
 _handles: Final = pytest.StashKey["_Handles"]()
@@ -75,9 +78,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Announce the marker."""
     config.addinivalue_line(
         "markers",
-        "xmpp_cassette(name=None, *, accounts={}, pace, unexpected, step_seconds, total_seconds, linger_seconds, "
-        "gap_seconds_max): the cassette of the test, from the directory `cassettes` beside the test file; without a "
-        "name MODULE/TEST.xmpp.xml. accounts: passwords by account name.",
+        f"xmpp_cassette(name=None, *, accounts={{}}, {', '.join(_SETTINGS)}): the cassette of the test, from the "
+        "directory `cassettes` beside the test file; without a name MODULE/TEST.xmpp.xml. accounts: passwords "
+        "by account name.",
     )
     config.stash[_used] = _Paths()
     config.stash[_known] = _Paths()
@@ -229,7 +232,7 @@ def xmpp_cassette(request: pytest.FixtureRequest) -> Path:
 
 
 def _settings(request: pytest.FixtureRequest) -> Any:
-    from xproxy.replay.settings import ReplaySettings
+    from xproxy.config.replay import ReplaySettings
 
     marker = request.node.get_closest_marker("xmpp_cassette")
     given = {} if marker is None else {name: marker.kwargs[name] for name in _SETTINGS if name in marker.kwargs}

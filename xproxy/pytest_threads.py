@@ -19,12 +19,12 @@ import trio
 
 from xproxy.capture.cassette import Cassette
 from xproxy.cli.report import render_human, stamped
+from xproxy.config.replay import ReplaySettings
 from xproxy.peer.client import trusting
 from xproxy.replay.client import play_cassette
 from xproxy.replay.engine import Engine
 from xproxy.replay.report import Report
 from xproxy.replay.server import Listening, serve_cassette
-from xproxy.replay.settings import ReplaySettings
 
 START_SECONDS_MAX = 30.0  # a proxy makes its CA first; a loaded machine takes seconds
 

@@ -147,6 +147,7 @@ def test_make_with_a_file_of_passwords_that_is_no_text_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "passwords").write_bytes(b"juliet=\xff\xfe\n")
+    (tmp_path / "passwords").chmod(0o600)
     capture = next((Path(__file__).parent.parent / "vectors" / "captures").glob("*.xcap.jsonl"))
     assert main(["cassette", "make", str(capture), "--password-file", str(tmp_path / "passwords")]) == 3
     assert "are no UTF-8" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -507,3 +508,52 @@ def test_a_mistake_of_ours_ends_the_writing_and_is_told(tmp_path: Path, caplog: 
     (path,) = (tmp_path / "journal" / "sec").glob("*.xj")
     assert verify_journal(tmp_path / "journal").verdict is not Verdict.TAMPERED
     assert path.exists()
+
+
+def test_a_journal_that_was_removed_under_its_writer_leaves_the_one_in_its_place_alone(
+    host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Seen once: "the file has 1156759 bytes, not 1176446", of a segment that another process had named as its own."""
+    host.open(segment_seconds_max=3_600, ballast_bytes=8_192)
+    host.turn(record(1), record(2, Level.DEBUG))
+    shutil.rmtree(host.directory)
+    other = Host(tmp_path)
+    other.open(segment_seconds_max=7_200, ballast_bytes=8_192)
+    for number in range(10):
+        other.turn(record(number), record(number, Level.DEBUG))
+    assert host.journal is not None
+    host.journal._heartbeat_at = host.now + 10_000  # it has not looked yet
+    host.now += 3_600
+    host.turn(record(3))  # a segment of that age is closed, and another begun
+    host.turn(record(4))
+    assert not host.journal.health.is_ok
+    assert host.journal.health.reason == "directory-gone"
+    host.journal.rotate_keys()
+    host.turn(record(5))
+    assert host.close() >= 2
+    assert len(other.segments()) == len(other.segments("ops")) == 1
+    other.close()
+    report = verify_journal(other.directory)
+    assert (report.verdict, report.findings) == (Verdict.INTACT, ())
+    assert "another directory stands in its place" in caplog.text
+
+
+def test_a_journal_that_was_moved_away_is_noticed_and_gone_on_with_when_it_is_back(
+    host: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    host.open()
+    host.turn(record(1))
+    assert host.journal is not None
+    host.directory.rename(tmp_path / "away")
+    host.pass_(host.settings.heartbeat_seconds)
+    assert host.journal.health.reason == "directory-gone"
+    assert "was removed or moved away while it was written" in caplog.text
+    host.turn(record(2))
+    (tmp_path / "away").rename(host.directory)
+    host.pass_(60)
+    assert host.journal.health.is_ok
+    host.turn(record(3))
+    host.close()
+    assert verify_journal(host.directory).verdict is not Verdict.TAMPERED
+    actions = [delivered.action for delivered in host.delivered if isinstance(delivered, StoredRecord)]
+    assert "journal-gap" in actions

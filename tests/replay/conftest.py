@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import trio
 from tests.support.peer import DOMAIN, Trust, make_trust
 from xproxy.capture.cassette import Cassette
 from xproxy.capture.cassette_xml import parse_cassette
+from xproxy.config.replay import ReplaySettings
 from xproxy.peer.client import Client
 from xproxy.peer.errors import Disconnected
+from xproxy.replay.engine import Engine
 from xproxy.replay.report import Report
 from xproxy.replay.server import Listening, serve_cassette
-from xproxy.replay.settings import ReplaySettings
 
 SAMPLE = Path(__file__).parent.parent / "vectors" / "cassettes" / "v2.xmpp.xml"
 PASSWORD = "canary-juliet"
@@ -61,7 +62,12 @@ class Play:
 
     @contextlib.asynccontextmanager
     async def __call__(
-        self, cassette: Cassette | str, *, settings: ReplaySettings = QUICK, passwords: dict[str, str] | None = None
+        self,
+        cassette: Cassette | str,
+        *,
+        settings: ReplaySettings = QUICK,
+        passwords: dict[str, str] | None = None,
+        on_played: Callable[[Engine], None] = lambda engine: None,
     ) -> AsyncIterator[Stage]:
         if isinstance(cassette, str):
             cassette = parse_cassette(cassette.encode(), "test.xmpp.xml")
@@ -73,7 +79,7 @@ class Play:
                 serve = functools.partial(
                     serve_cassette, cassette, tls=self._trust.server, passwords=given, settings=settings
                 )
-                report = await serve(task_status=task_status)
+                report = await serve(on_played=on_played, task_status=task_status)
                 assert stage is not None
                 stage.report = report
 

@@ -6,9 +6,9 @@ import pytest
 from tests.replay.conftest import PASSWORD, QUICK, Play, Stage
 from xproxy.capture.cassette import Cassette, numbered
 from xproxy.capture.cassette_xml import parse_cassette
+from xproxy.config.replay import ReplaySettings
 from xproxy.replay.client import play_cassette
 from xproxy.replay.report import Report
-from xproxy.replay.settings import ReplaySettings
 
 
 async def against(stage: Stage, cassette: Cassette | str, **options: object) -> Report:
@@ -159,6 +159,13 @@ RESUME = """<cassette xmlns="urn:xproxy:cassette" version="2"><account name="jul
 async def test_a_session_is_resumed(play: Play) -> None:
     async with play(RESUME) as stage:
         report = await against(stage, RESUME)
+    assert (report.failures, stage.kinds) == ((), [])
+
+
+async def test_a_session_is_resumed_with_what_it_was_offered_before(play: Play) -> None:
+    only = RESUME.replace('mechanisms="SCRAM-SHA-1"', 'mechanism="SCRAM-SHA-512" mechanisms="SCRAM-SHA-512"')
+    async with play(only) as stage:
+        report = await against(stage, only)
     assert (report.failures, stage.kinds) == ((), [])
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from xproxy.capture.node import Node, make, parse, render
 from xproxy.replay.bindings import Bindings
 from xproxy.replay.match import Context, differences, filled, matches, score
+from xproxy.replay.patience import Patience
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 SCOPE = ("alice", "client")
@@ -337,3 +338,27 @@ def test_stanzas_that_nearly_match_in_many_ways_are_explained_in_bounded_time() 
     assert differences(want, have, context())
     assert score(want, have, context()) < 1.0
     assert spent.budget.left > -2_000
+
+
+@pytest.mark.parametrize(
+    ("value", "live"),
+    [
+        ("${any:(?:a|aa)*[^a]}", "a" * 4_000),
+        ("${any:.*a.*a.*a.*a.*b}", "a" * 4_000),
+        ("${any}x${any}x${any}x${any}y", "x" * 4_000),
+    ],
+)
+def test_a_value_that_backtracks_without_end_is_given_up(value: str, live: str) -> None:
+    bindings = Bindings(patience=Patience(0.05))
+    scope = ("juliet", "client")
+    assert not bindings.takes(value, live, scope, NOW)
+    assert bindings.patience.given_up == {value: len(live)}
+    assert not bindings.copy().takes(value, "aaaab", scope, NOW)  # it is not tried again in this replay
+
+
+def test_many_matches_share_the_time_that_one_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1_000))
+    monkeypatch.setattr("xproxy.replay.patience.time.thread_time", lambda: next(ticks) * 0.01)  # each takes 10 ms
+    bindings = Bindings(patience=Patience(0.05))
+    took = [bindings.takes("${any:a+}", "aaa", ("juliet", "client"), NOW) for _ in range(7)]
+    assert took == [True] * 5 + [False] * 2

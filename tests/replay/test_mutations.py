@@ -1,7 +1,8 @@
 """No tolerance where none is said: every cassette of tests/vectors, each of its stanzas, each place of it.
 
 Each attribute, text and element is changed, dropped and doubled; each mutation is either caught, or its place holds a
-placeholder, which is then counted under its kind. The share is printed (``pytest -rP``).
+placeholder, which is then counted under its kind. The share is printed (``pytest -rP``). How sessions are made and left
+is test_session_mutations.py's; a cassette that has nothing else (a login) is there alone.
 """
 
 import collections
@@ -60,8 +61,15 @@ def kinds_in(wanted: str) -> list[str]:
     return [part.kind for part in parse_template(wanted) if isinstance(part, Placeholder)]
 
 
+def has_stanzas(path: Path) -> bool:
+    return any(event.stanza is not None for event in read_cassette(path).events)
+
+
+WITH_STANZAS = [path for path in CASSETTES if has_stanzas(path)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("path", CASSETTES, ids=lambda path: f"{path.parent.name}/{path.name.partition('.')[0]}")
+@pytest.mark.parametrize("path", WITH_STANZAS, ids=lambda path: f"{path.parent.name}/{path.name.partition('.')[0]}")
 def test_each_mutation_is_caught_or_its_place_is_said_to_be_volatile(path: Path) -> None:
     cassette = read_cassette(path)
     bindings = Bindings(
@@ -86,7 +94,8 @@ def test_each_mutation_is_caught_or_its_place_is_said_to_be_volatile(path: Path)
             assert kinds, f"{what} was not noticed: {render(mutated)}"
             volatile[kinds[0]] += 1
     total = caught + volatile.total()
-    share = caught / total if total else 1.0
+    assert total >= 10
+    share = caught / total
     listed = ", ".join(f"{kind} {count}" for kind, count in volatile.most_common())
     print(
         f"{path.relative_to(VECTORS)}: {caught} of {total} mutations caught ({share:.1%}); volatile: {listed or 'none'}"

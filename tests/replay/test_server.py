@@ -26,9 +26,9 @@ async def converse(client: Client, *, body: str = "I am.", leave: bool = True) -
     return "".join(message.itertext())
 
 
-@pytest.mark.parametrize("mode", [Mode.STARTTLS, Mode.DIRECT_TLS])
-async def test_what_was_recorded_matches(play: Play, sample: str, mode: Mode) -> None:
-    async with play(sample) as stage:
+@pytest.mark.parametrize(("tls", "mode"), [("starttls", Mode.STARTTLS), ("direct", Mode.DIRECT_TLS)])
+async def test_what_was_recorded_matches(tls: str, mode: Mode, play: Play, sample: str) -> None:
+    async with play(sample.replace('tls="starttls"', f'tls="{tls}"')) as stage:
         client = await log_in(stage, mode=mode)
         assert client.jid == "juliet@example.test/balcony"
         assert await converse(client) == "Art thou there?"

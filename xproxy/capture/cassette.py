@@ -19,7 +19,8 @@
     </cassette>
 
 On ``client`` and ``server``: ``t`` (milliseconds since the first event), ``optional="yes"`` (may be missing),
-``order="any"`` (free) or ``order="strict"`` (everything before it first, everything behind it after). On elements
+``order="any"`` (free) or ``order="strict"`` (everything before it first, everything behind it after). ``optional`` on
+``close`` and ``drop``: the peer may also leave in the other way, or stay. On elements
 inside a stanza: ``x:strict="no"`` (more may be there) and ``x:skip="yes"`` (whatever is inside), x being the cassette's
 namespace. Values hold placeholders (placeholder.py); everything that holds none is compared to the letter. Nothing is
 tolerated that the file does not say. SASL, TLS, stream management and pings of the connection are live and not in the

@@ -259,7 +259,7 @@ class _Reader:
                 self._empty(element)
                 event = Event(number=number, what=What(kind), side=Side.CLIENT, session=session)
             case "close" | "drop":
-                self._only(element, "in", "t", "by")
+                self._only(element, "in", "t", "by", "optional")
                 self._empty(element)
                 by = self._one_of(element, "by", ("client", "server"))
                 side = Side.CLIENT if by == "client" else Side.SERVER

@@ -12,8 +12,9 @@ from xproxy.capture.cassette_xml import read_cassette, render_cassette
 from xproxy.capture.make import make_cassette
 from xproxy.capture.node import Node
 from xproxy.cli.output import make_console, replace_file
-from xproxy.errors import EXIT_NO, FileProblem, UsageProblem
+from xproxy.errors import EXIT_NO, UsageProblem
 from xproxy.replay.cassette_diff import diff_cassettes
+from xproxy.replay.passwords import read_lines
 from xproxy.replay.scrub import Scrubber
 from xproxy.replay.strip import strip_cassette
 
@@ -68,16 +69,11 @@ def _check_secrets(data: bytes, passwords: tuple[str, ...], file: Path | None) -
 
     Raises:
         UsageProblem: it does.
-        FileProblem: the file of passwords cannot be read.
+        FileProblem: the file of passwords cannot be read, or others may read it too.
     """
     lines = list(passwords)
     if file is not None:
-        try:
-            lines += [line for line in file.read_text().splitlines() if line and not line.startswith("#")]
-        except OSError as error:
-            raise FileProblem.from_os_error(error, doing="read the passwords", path=file) from error
-        except UnicodeDecodeError:
-            raise FileProblem(f"the passwords in {file} are no UTF-8", "write NAME=VALUE lines", path=file) from None
+        lines += [line for _, line in read_lines(file)]
     for number, line in enumerate(data.decode().splitlines(), 1):
         for given in lines:
             name, equals, value = given.partition("=")

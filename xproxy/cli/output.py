@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -80,16 +80,20 @@ def exit_quietly_on_broken_pipe() -> None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file, whole or not at all: whoever reads it meanwhile has the old one.
+    """Write a file, whole or not at all: whoever reads it meanwhile, or after a crash, has the old one or the new one.
+
+    The new one keeps the old one's mode. What is no regular file (a pipe, /dev/stdout) is written as it is.
 
     Raises:
         FileProblem: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    from xproxy.tls.files import write_file  # here: it brings cryptography along, and most commands write nothing
+
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        target = path.resolve()  # a link stays a link
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise FileProblem.from_os_error(error, doing="write", path=path) from error
+    write_file(target, data, mode=None)

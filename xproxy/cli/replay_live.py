@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+import attrs
 import click
 import trio
 
@@ -18,6 +19,7 @@ from xproxy.capture.cassette_xml import read_cassette, render_cassette
 from xproxy.cli.output import replace_file
 from xproxy.cli.report import Format, emit, report_options, stamped
 from xproxy.config.address import HostPort
+from xproxy.config.replay import ReplaySettings
 from xproxy.config.state import default_state_directory
 from xproxy.errors import UsageProblem
 from xproxy.peer.client import trusting
@@ -26,18 +28,12 @@ from xproxy.replay.engine import Engine
 from xproxy.replay.passwords import collect_passwords
 from xproxy.replay.report import Report
 from xproxy.replay.server import Listening, serve_cassette
-from xproxy.replay.settings import (
-    GAP_SECONDS_MAX,
-    LINGER_SECONDS,
-    STEP_SECONDS,
-    TOTAL_SECONDS,
-    ReplaySettings,
-)
 from xproxy.tls.authority import Authority
 from xproxy.tls.credential import ServerFiles
 
 F = TypeVar("F", bound=Callable[..., Any])
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
+_DEFAULT: Final = ReplaySettings()
 _DIRECTORY: Final = click.Path(path_type=Path, file_okay=False)
 
 
@@ -50,18 +46,26 @@ def _common(command: F) -> F:
                      "environment."),
         click.option("--password-file", type=_FILE, metavar="FILE",
                      help="Lines NAME=VALUE. Without either: the environment, XPROXY_PASSWORD_NAME."),
-        click.option("--step-seconds", type=click.FloatRange(0.05, 3600), default=STEP_SECONDS, show_default=True,
-                     metavar="SECONDS", help="How long to wait for the next stanza."),
-        click.option("--total-seconds", type=click.FloatRange(0.1, 86400), default=TOTAL_SECONDS, show_default=True,
-                     metavar="SECONDS", help="How long the whole replay may take."),
+        click.option("--step-seconds", type=click.FloatRange(0.05, 3600), default=_DEFAULT.step_seconds,
+                     show_default=True, metavar="SECONDS", help="How long to wait for the next stanza."),
+        click.option("--total-seconds", type=click.FloatRange(0.1, 86400), default=_DEFAULT.total_seconds,
+                     show_default=True, metavar="SECONDS", help="How long the whole replay may take."),
         click.option("--pace", type=click.Choice(["fast", "recorded"]), default="fast", show_default=True,
                      help="recorded: with the pauses of the recording."),
-        click.option("--gap-seconds-max", type=click.FloatRange(0, 3600), default=GAP_SECONDS_MAX, show_default=True,
-                     metavar="SECONDS", help="The longest pause with --pace recorded."),
-        click.option("--linger-seconds", type=click.FloatRange(0, 60), default=LINGER_SECONDS, show_default=True,
-                     metavar="SECONDS", help="How long to wait, after the last stanza, for what should not come."),
+        click.option("--gap-seconds-max", type=click.FloatRange(0, 3600), default=_DEFAULT.gap_seconds_max,
+                     show_default=True, metavar="SECONDS", help="The longest pause with --pace recorded."),
+        click.option("--linger-seconds", type=click.FloatRange(0, 60), default=_DEFAULT.linger_seconds,
+                     show_default=True, metavar="SECONDS",
+                     help="How long to wait, after the last stanza, for what should not come."),
+        click.option("--close-seconds-max", type=click.FloatRange(0.05, 60), default=_DEFAULT.close_seconds_max,
+                     show_default=True, metavar="SECONDS", help="How long the peer's closing tag may take after ours."),
         click.option("--unexpected", type=click.Choice(["fail", "ignore"]), default="fail", show_default=True,
                      help="What to do about stanzas that were not recorded."),
+        click.option("--lenient", is_flag=True, help="How a session is made and left - direct TLS or STARTTLS, SASL "
+                     "mechanism, stream management, features, parting - is noted where it differs, and no failure."),
+        click.option("--match-seconds-max", type=click.FloatRange(0.01, 60), default=_DEFAULT.match_seconds_max,
+                     show_default=True, metavar="SECONDS",
+                     help="CPU time that one pattern ${any:REGEX} may take in all."),
         click.option("--accept", is_flag=True, help="Write into the cassette what came instead of what was recorded."),
     ]  # fmt: skip
     command = report_options(command)
@@ -71,8 +75,7 @@ def _common(command: F) -> F:
 
 
 def _settings(options: dict[str, Any]) -> ReplaySettings:
-    names = ("step_seconds", "total_seconds", "pace", "gap_seconds_max", "linger_seconds", "unexpected")
-    return ReplaySettings(**{name: options[name] for name in names})
+    return ReplaySettings(**{field.name: options[field.name] for field in attrs.fields(ReplaySettings)})
 
 
 @click.command()

@@ -82,6 +82,8 @@ def render_human(report: Report) -> Text:
         if case.skipped is not None:
             text.append(f"  {case.skipped}")
         text.append("\n")
+        for note in case.notes:
+            text.append("  let pass: ", style="yellow").append(f"{note}\n")
         for failure in case.failures:
             text.append(f"  {failure.kind.value}: ", style="bold")
             text.append(f"{failure.message}\n")

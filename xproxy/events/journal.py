@@ -78,7 +78,7 @@ class JournalFailed(EventBase):
     message = "The journal failed."
 
     stream: str
-    reason: str  # "no-space", "io-error", "read-only", "history-lost", "key-lost" ...
+    reason: str  # "no-space", "io-error", "read-only", "directory-gone", "history-lost", "key-lost" ...
     error: str | None = None  # the system's word for it
     segment: str | None = None
     index: int | None = None  # the log ends before this one there

@@ -59,5 +59,7 @@ def reason_of(error: OSError) -> tuple[str, str | None]:
             return "read-only", code
         case errno.EFBIG:
             return "file-too-big", code
+        case errno.ESTALE | errno.ENOENT:
+            return "directory-gone", code
         case _:
             return "not-writable", code

@@ -12,6 +12,7 @@ rules the journal keeps are in terms of it:
 
 import errno
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -132,6 +133,55 @@ class Disk:
         found = os.statvfs(path)
         usable = found.f_blocks - found.f_bfree + found.f_bavail
         return Space(usable * found.f_frsize, found.f_bavail * found.f_frsize)
+
+
+class Guarded:
+    """A ``Storage`` in which nothing is made, renamed or removed by name before ``check`` has agreed to it."""
+
+    def __init__(self, storage: Storage, check: Callable[[], None]) -> None:
+        """``check`` raises OSError where what is named is not ours any more."""
+        self._storage = storage
+        self._check = check
+
+    def make_directory(self, path: Path) -> None:
+        """Make ``path``."""
+        self._check()
+        self._storage.make_directory(path)
+
+    def names(self, path: Path) -> list[str]:
+        """Return the names in a directory."""
+        return self._storage.names(path)
+
+    def read(self, path: Path) -> bytes:
+        """Return all of a file."""
+        return self._storage.read(path)
+
+    def create(self, path: Path) -> AppendFile:
+        """Make a file."""
+        self._check()
+        return self._storage.create(path)
+
+    def sync_file(self, path: Path) -> None:
+        """Sync a file that is there."""
+        self._storage.sync_file(path)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename."""
+        self._check()
+        self._storage.replace(source, target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file."""
+        self._check()
+        self._storage.remove(path)
+
+    def sync_directory(self, path: Path) -> None:
+        """Sync a directory."""
+        self._storage.sync_directory(path)
+
+    def space(self, path: Path) -> Space:
+        """Ask the file system."""
+        return self._storage.space(path)
 
 
 class DiskFile:

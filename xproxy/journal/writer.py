@@ -63,7 +63,7 @@ from xproxy.journal.lock import WriterLock
 from xproxy.journal.note import is_name
 from xproxy.journal.recovery import HistoryLost
 from xproxy.journal.room import Room
-from xproxy.journal.storage import NO_SPACE, Disk, Storage, write_whole
+from xproxy.journal.storage import NO_SPACE, Disk, Guarded, Storage, write_whole
 from xproxy.journal.stored import CONTROL_ACTIONS, append_record, is_debug, opened
 from xproxy.journal.stream import CommitFailed, StreamLog
 from xproxy.record.recorder import Record
@@ -451,6 +451,7 @@ class Journal:
 
     def _heartbeat(self, now: float) -> None:
         self._heartbeat_at = now + self._settings.heartbeat_seconds
+        self._watch_place()
         sec, ops = self._sec, self._ops.log
         assert sec is not None
         if (gap := self._ops.take_gap()) is not None:
@@ -474,6 +475,19 @@ class Journal:
         self._look_for_requests()
         if self._health.is_ok:
             self._room.make_ballast()
+
+    def _watch_place(self) -> None:
+        """See whether what is written still has a name: if not, nobody will ever find it."""
+        if not self._health.is_ok:
+            return
+        try:
+            self._lock.check_place()
+        except OSError as error:
+            logger.critical("the journal %s was removed or moved away while it was written", self.directory)
+            for log in (self._sec, self._ops.log):
+                if log is not None:
+                    log.discard()
+            self._go_down(CommitFailed(error, kept=False), [])
 
     def _watch_clock(self) -> None:
         now = self._wall_ns()
@@ -620,6 +634,7 @@ class Journal:
 
     def _finish(self) -> None:
         """Seal what is live: what comes after was never promised."""
+        self._watch_place()
         if self._own or self._logged:
             self._store([])
         for log in (self._ops.log, self._sec):
@@ -667,6 +682,7 @@ def open_journal(
     except OSError as error:
         raise FileProblem.from_os_error(error, doing="make the journal", path=directory) from error
     lock = WriterLock.take(directory, now=datetime.fromtimestamp(wall_ns() / 1e9, UTC))
+    storage = Guarded(storage, lock.check_place)
     try:
         journal = Journal(
             directory=directory,

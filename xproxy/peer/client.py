@@ -375,6 +375,11 @@ class Client:
         with self._patience("waiting for an acknowledgement"):
             await self._receive_nonza("a")
 
+    async def acknowledge(self) -> None:
+        """Say how much came, unasked."""
+        assert self.sm is not None
+        await self._send_raw(f"<a xmlns='{ns.SM3}' h='{self.sm.h}'/>".encode())
+
     async def resume(self) -> None:
         """Connect again, log in as before and take the session up; what the server lacks is sent again.
 
@@ -449,7 +454,7 @@ class Client:
             item = await self._connected().receive()
             match item:
                 case None:
-                    raise Disconnected("waiting")
+                    raise Disconnected("waiting", how="ended")
                 case Violation(severity=Severity.NOTE) | StreamLimit(closes=False):
                     continue
                 case Violation(kind=kind):
@@ -467,7 +472,7 @@ class Client:
                     raise _stream_failed(element)
                 return copy.deepcopy(element)  # the reader takes its own back
             case StreamEnd():
-                raise Disconnected("waiting: the stream was closed")
+                raise Disconnected("waiting: the stream was closed", how="closed")
             case _:
                 raise StreamFailed("bad-format")
 

@@ -1,6 +1,6 @@
 """One client's connection to the server, from the first byte to the last (RFC 6120 sections 4 to 7)."""
 
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final, Literal, assert_never
 
 import trio
 from lxml import etree
@@ -65,6 +65,9 @@ class Connection:
         self._room = trio.Event()
         self._ending = False
         self._lost = False  # drop without a word at the end
+        self.tls_mode: Literal["none", "starttls", "direct"] = "none"
+        self.left: Literal["closed", "ended", "reset"] | None = None
+        """How the client left: with </stream:stream>, at the end of its input, by RST. None: we ended it, or nobody."""
         self._scope: trio.CancelScope | None = None
 
     # The session's outlet.
@@ -155,11 +158,14 @@ class Connection:
         try:
             item: Item | None = await self._wire.receive()
         except trio.BrokenResourceError:
-            item = None
+            self.left = "reset"
+            raise PeerLeft(in_form=False) from None
         match item:
             case None:
+                self.left = "ended"
                 raise PeerLeft(in_form=False)
             case StreamEnd():
+                self.left = "closed"
                 raise PeerLeft(in_form=True)
             case StreamLimit(closes=False):
                 return await self._next()
@@ -177,6 +183,7 @@ class Connection:
     async def _negotiate(self) -> Session:
         if self._server.tls is not None and await self._wire.starts_with_tls():
             await self._wire.start_tls(self._server.tls, server_side=True)
+            self.tls_mode = "direct"
         while True:
             await self._open_stream()
             if (session := await self._negotiate_stream()) is not None:
@@ -256,6 +263,7 @@ class Connection:
             raise PeerLeft(in_form=True)
         await self._wire.send(f"<proceed xmlns='{ns.TLS}'/>".encode())
         await self._wire.start_tls(self._server.tls, server_side=True)
+        self.tls_mode = "starttls"
 
     async def _authenticate(self, element: etree._Element, what: str) -> bool:
         """Play one SASL attempt; True when it succeeded."""
@@ -387,8 +395,12 @@ class Connection:
 
     def _take_sm(self, session: Session, element: etree._Element, what: str) -> None:
         match what:
-            case "enable" if session.sm is None and (granted := self._server.grants_sm(session)) != "no":
-                can_resume = element.get("resume") in ("true", "1") and granted == "resume"
+            case "enable" if session.sm is None:
+                wants_resume = element.get("resume") in ("true", "1")
+                if (granted := self._server.grants_sm(session, wants_resume=wants_resume)) == "no":
+                    self.say(_sm_failed("unexpected-request"))
+                    return
+                can_resume = wants_resume and granted == "resume"
                 session.sm = SmState(self._server.token() if can_resume else None)
                 about = words.attributes(
                     id_=session.sm.id,

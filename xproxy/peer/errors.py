@@ -1,5 +1,7 @@
 """How a dialogue with a peer ends early. The names say what happened; all are ``PeerError``."""
 
+from typing import Literal
+
 
 class PeerError(Exception):
     """Base of what a scripted client meets instead of the answer it wanted."""
@@ -8,9 +10,11 @@ class PeerError(Exception):
 class Disconnected(PeerError):  # noqa: N818 - it names what happened
     """The connection ended before the answer came."""
 
-    def __init__(self, doing: str) -> None:
+    def __init__(self, doing: str, *, how: Literal["closed", "ended", "reset"] = "reset") -> None:
         super().__init__(f"the connection ended while {doing}")
         self.doing = doing
+        self.how = how
+        """The peer said </stream:stream>; its input ended without; RST, or it was gone already."""
 
 
 class PeerTimeout(PeerError):  # noqa: N818 - it names what happened

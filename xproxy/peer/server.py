@@ -199,8 +199,8 @@ class Server:
         """Take a stanza before login; False: it ends the stream."""
         return False
 
-    def grants_sm(self, session: Session) -> Literal["no", "yes", "resume"]:
-        """Whether the session may have stream management, and may resume."""
+    def grants_sm(self, session: Session, *, wants_resume: bool) -> Literal["no", "yes", "resume"]:
+        """Whether the session may have stream management, and may resume, if it wants to."""
         return "resume"
 
     def takes_nonza(self, session: Session, element: etree._Element) -> bool:

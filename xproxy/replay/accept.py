@@ -1,8 +1,9 @@
 """A cassette brought to what a replay met: the changed stanza in place of the recorded one, placeholders kept.
 
 Where a value of the expectation still takes the live value, the expectation stays; else the live value stands there, to
-the letter. Stanzas that did not come go; stanzas that were not recorded come in where they came. Nothing is accepted
-that the reader of the difference does not see: the file is under version control.
+the letter. Stanzas that did not come go; stanzas that were not recorded come in where they came. How a session was made
+(TLS, mechanism, stream management) and left is taken over too, features are not. Nothing is accepted that the reader of
+the difference does not see: the file is under version control.
 """
 
 from collections.abc import Iterator
@@ -30,12 +31,14 @@ def accepted(playback: Playback) -> Cassette:
             scope = (event.session, playback.theirs.value)
             events.append(attrs.evolve(event, stanza=merged(event.stanza, live, playback, scope, playback.clock())))
         elif event.number not in playback.missed:
-            events.append(event)
+            what = playback.parted.get(event.number)
+            events.append(event if what is None else attrs.evolve(event, what=what, side=playback.theirs))
         for session, node in playback.extra.get(event.number, ()):
             scope = (session, playback.theirs.value)
             stanza = merged(None, node, playback, scope, playback.clock())
             events.append(Event(number=0, what=What.STANZA, side=playback.theirs, session=session, stanza=stanza))
-    new = attrs.evolve(cassette, events=numbered(events))
+    sessions = tuple(playback.session(each.name) for each in cassette.sessions)
+    new = attrs.evolve(cassette, sessions=sessions, events=numbered(events))
     return strip_cassette(new, bodies=cassette.meta.bodies == "hidden")
 
 

@@ -1,6 +1,5 @@
-"""What a replay has learnt: which live value stands for which placeholder. Pure: the time comes in as an argument."""
+"""What a replay has learnt: which live value stands for which placeholder. The time of day comes in as an argument."""
 
-import functools
 import itertools
 import re
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from typing import Final
 import attrs
 
 from xproxy.capture.placeholder import BOUND, Placeholder, parse_template, without_groups
+from xproxy.config.replay import ReplaySettings
+from xproxy.replay.patience import Patience
 
 # XEP-0082 section 3.2; XEP-0091's CCYYMMDDThh:mm:ss beside it (jabber:x:delay).
 _TIME: Final = re.compile(
@@ -36,11 +37,14 @@ class Bindings:
     owners: dict[tuple[Scope, str], str] = attrs.field(factory=dict)  # who has a live value already: bijective
     jids: dict[str, str] = attrs.field(factory=dict)  # session -> full JID
     secrets: Mapping[str, str] = attrs.field(factory=dict, repr=False)  # account -> password
+    patience: Patience = attrs.field(factory=lambda: Patience(ReplaySettings().match_seconds_max), repr=False)
     _numbers: "itertools.count[int]" = attrs.field(factory=lambda: itertools.count(1), repr=False)
 
     def copy(self) -> "Bindings":
         """Return one that can be thrown away."""
-        return Bindings(dict(self.values), dict(self.owners), dict(self.jids), self.secrets, self._numbers)
+        return Bindings(
+            dict(self.values), dict(self.owners), dict(self.jids), self.secrets, self.patience, self._numbers
+        )
 
     def known(self, placeholder: Placeholder) -> str | None:
         """Return what a placeholder stands for, None if that is not known (yet)."""
@@ -75,7 +79,7 @@ class Bindings:
             return value == live
         parts = parse_template(value)
         pattern, groups = self._pattern(parts)
-        found = pattern.fullmatch(live)
+        found = self.patience.fullmatch(value, pattern, live)
         if found is None:
             return False
         for placeholder, text in zip(groups, found.groups(), strict=True):
@@ -86,7 +90,7 @@ class Bindings:
                 return False
         return True
 
-    def _pattern(self, parts: tuple[str | Placeholder, ...]) -> tuple["re.Pattern[str]", list[Placeholder]]:
+    def _pattern(self, parts: tuple[str | Placeholder, ...]) -> tuple[str, list[Placeholder]]:
         pattern = ""
         groups: list[Placeholder] = []
         for part in parts:
@@ -98,7 +102,7 @@ class Bindings:
                 pattern += _open_pattern(part)
                 if part.kind in BOUND or part.kind == "time":
                     groups.append(part)
-        return _compiled(pattern), groups
+        return pattern, groups
 
     def render(self, value: str, scope: Scope, now: datetime, *, lenient: bool = False) -> str:
         """Return ``value`` as it is sent: with what is known, and new ids for those that are not.
@@ -137,7 +141,7 @@ class Bindings:
                 return FILLER
             case "any":
                 for candidate in (FILLER, "1", "2026-01-01T00:00:00Z", "a1b2c3d4", ""):
-                    if re.fullmatch(part.argument or "", candidate):
+                    if self.patience.fullmatch(str(part), part.argument or "", candidate):
                         return candidate
                 raise CannotRender(f"{part} has to be sent: write a value, or ${{any=VALUE}}, in its place")
             case "url":
@@ -164,11 +168,6 @@ def _open_pattern(part: Placeholder) -> str:
             return ".+"
         case _:
             return r"(?!)"  # the JID of a session that is not there: nothing is
-
-
-@functools.lru_cache(maxsize=4_096)
-def _compiled(pattern: str) -> "re.Pattern[str]":
-    return re.compile(pattern, re.DOTALL)
 
 
 def _is_time(text: str, placeholder: Placeholder, now: datetime) -> bool:

@@ -7,16 +7,17 @@ binding, stream management and pings are live; the features the server offers af
 
 import contextlib
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
 import trio
 from lxml import etree
 
-from xproxy.capture.cassette import LIVE_FEATURES, Cassette, Event, Session, What
+from xproxy.capture.cassette import Cassette, Event, Session, What
 from xproxy.capture.node import Node, NotXmpp, from_element, one_line
 from xproxy.config.address import HostPort
+from xproxy.config.replay import ReplaySettings
 from xproxy.errors import AddressProblem
 from xproxy.events import Side
 from xproxy.peer import words
@@ -33,15 +34,14 @@ from xproxy.peer.errors import (
 )
 from xproxy.replay.engine import Engine, one_error
 from xproxy.replay.match import Context, matches
+from xproxy.replay.partings import WAYS, Left
 from xproxy.replay.report import FailureKind, Report
-from xproxy.replay.settings import ReplaySettings
-from xproxy.replay.wire import is_ping, to_wire
+from xproxy.replay.wire import is_ping, is_replayed_feature, to_wire
 from xproxy.xmpp import ns
 
 NAME: Final = "xproxy replay client"
 MECHANISMS: Final = ("SCRAM-SHA-512", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN")  # else the best that both know
 _MODES: Final = {"starttls": Mode.STARTTLS, "direct": Mode.DIRECT_TLS, "none": Mode.CLEAR}
-_CLOSE_SECONDS_MAX: Final = 2.0  # from our closing tag to the server's; ejabberd and Prosody answer at once
 _WRONG: Final = "-wrong"  # behind the right password, where a refused login was recorded
 
 
@@ -154,6 +154,8 @@ class ReplayClients:
             ) from error
         self._players[event.session] = _Player(session, client)
         playback.happened(event)
+        self._check_features(session, client, session.login_features, "before login")
+        self._check_mechanisms(session, client)
 
     async def _log_in(self, player: _Player, event: Event) -> None:
         session, playback, client = player.session, self.engine.playback, player.client
@@ -166,11 +168,15 @@ class ReplayClients:
             await self._be_refused(player, event, account.user, password + _WRONG, mechanism)
             return
         await client.login(account.user, password, mechanism=mechanism)
-        self._check_features(player, event)
+        self._check_features(session, client, session.session_features, "after login")
         jid = await client.bind(session.resource)
         playback.bindings.jids[session.name] = jid
         if session.sm != "no":
             await client.enable_sm(resume=session.sm == "resume")
+            if session.sm == "resume" and (client.sm is None or client.sm.id is None):
+                message = "the server enabled stream management without resumption, recorded was with it"
+                met = attrs.evolve(playback.session(session.name), sm="yes")
+                playback.fact(FailureKind.MISMATCH, session.name, message, event, met=met)
         playback.happened(event)
         player.logged_in = True
         self._read_on(player)
@@ -188,22 +194,38 @@ class ReplayClients:
         message = f"a login with a wrong password succeeded; recorded was {player.session.refused}"
         self._fail(event, FailureKind.AUTH, message)
 
-    def _check_features(self, player: _Player, event: Event) -> None:
+    def _check_features(self, session: Session, client: Client, wanted: Sequence[Node], when: str) -> None:
         playback = self.engine.playback
-        assert player.client.features is not None
-        offered = [each for each in from_element(player.client.features).children if each.tag not in LIVE_FEATURES]
-        context = Context(playback.bindings, (event.session, Side.SERVER.value), self.engine.clock(), contains=True)
-        for wanted in player.session.session_features:
-            found = next((each for each in offered if matches(wanted, each, context)), None)
+        assert client.features is not None
+        offered = [each for each in from_element(client.features).children if is_replayed_feature(each)]
+        context = Context(playback.bindings, (session.name, Side.SERVER.value), self.engine.clock(), contains=True)
+        for want in wanted:
+            found = next((each for each in offered if matches(want, each, context)), None)
             if found is None:
-                message = f"the server does not offer {one_line(wanted)} after login, as it did when recorded"
-                playback.note(FailureKind.MISSING, event.session, message)
+                message = f"the server does not offer {one_line(want)} {when}, as it did when recorded"
+                playback.fact(FailureKind.MISSING, session.name, message)
             else:
                 offered.remove(found)
         if not playback.contains:
             for more in offered:
-                message = f"the server offers {one_line(more)} after login, which was not recorded"
-                playback.note(FailureKind.UNEXPECTED, event.session, message)
+                message = f"the server offers {one_line(more)} {when}, which was not recorded"
+                playback.fact(FailureKind.UNEXPECTED, session.name, message)
+
+    def _check_mechanisms(self, session: Session, client: Client) -> None:
+        if session.account is None:
+            return
+        playback = self.engine.playback
+        for name in session.mechanisms:
+            if name not in client.mechanisms:
+                message = f"the server does not offer a login by {name}, as it did when recorded"
+                playback.fact(FailureKind.MISSING, session.name, message)
+        if not playback.contains:
+            for name in client.mechanisms:
+                if name not in session.mechanisms and not name.endswith("-PLUS"):
+                    message = f"the server offers a login by {name}, which was not recorded"
+                    playback.fact(FailureKind.UNEXPECTED, session.name, message)
+        if session.mechanism is not None and session.mechanism not in MECHANISMS:
+            playback.remark(session.name, f"{session.mechanism}, which was recorded, cannot be played: by another")
 
     async def _resume(self, player: _Player, event: Event) -> None:
         if player.reader is not None:
@@ -246,11 +268,25 @@ class ReplayClients:
                     await self._take(player, await player.client.receive())
             except StreamFailed as failed:
                 self._stream_failed(player, failed)
+                left = await self._hear_end(player) if failed.by_peer else None
+            except Disconnected as gone:
+                left = gone.how
             except PeerError:
-                pass
-            self._ended(player)
+                left = None
+            self._ended(player, left)
         read.set()
         self.engine.wake(name)
+
+    async def _hear_end(self, player: _Player) -> Left | None:
+        """Behind its stream error: does the server close its stream (RFC 6120 section 4.9.1.1)?"""
+        try:
+            with trio.fail_after(self.engine.settings.close_seconds_max):
+                await player.client.expect(lambda _: False)
+        except Disconnected as gone:
+            return gone.how
+        except (PeerError, trio.TooSlowError):
+            pass
+        return None
 
     async def _take(self, player: _Player, element: etree._Element) -> None:
         name, playback = player.session.name, self.engine.playback
@@ -286,26 +322,33 @@ class ReplayClients:
         if not player.parted:
             playback.note(FailureKind.STREAM, name, str(failed))
 
-    def _ended(self, player: _Player) -> None:
+    def _ended(self, player: _Player, left: Left | None) -> None:
+        """The server ended the stream: in reply to us, as recorded, or before its time."""
         name, playback = player.session.name, self.engine.playback
-        event = playback.next_of(name, What.CLOSE, What.DROP, side=Side.SERVER)
-        if event is not None:
-            self.engine.happened(event)
-        elif not player.parted and playback.next_of(name, What.RESUME) is None:
-            if playback.missing(name):
-                playback.note_missing(name, "the server closed the stream")
-            elif any(playback.is_ours(each) and each.what is What.STANZA for each in playback.pending(name)):
-                playback.note(FailureKind.STREAM, name, "the server closed the stream before the script was over")
-            playback.skip_rest(name)
+        if player.parted:
+            return
+        if playback.missing_before_parting(name):
+            playback.note_missing(name, f"the server {WAYS[left or 'closed']}")
+        elif left is not None:
+            playback.part(name, left)
+        if playback.next_of(name, What.CONNECT) is not None:
+            return
+        if playback.unsaid(name):
+            playback.note_unsaid(name, left or "closed")
+        playback.skip_rest(name)
 
     # Leaving.
 
     async def _close(self, player: _Player, event: Event) -> None:
         player.parted = True
         self.engine.playback.happened(event)
+        if player.client.sm is not None:
+            # As clients do whose reader is ahead of their script: what is not acknowledged ejabberd returns to who sent
+            # it, and its request may come only behind our closing tag.
+            await player.client.acknowledge()
         await player.client.send_close()
         if player.reader is not None:
-            with trio.move_on_after(_CLOSE_SECONDS_MAX):
+            with trio.move_on_after(self.engine.settings.close_seconds_max):
                 await player.read.wait()
             self._stop_reading(player)
         player.client.drop()
@@ -316,13 +359,17 @@ class ReplayClients:
 
     async def see_off(self) -> None:
         """Wait for what should not come, then leave."""
+        playback, settings = self.engine.playback, self.engine.settings
         open_ = [player for player in self._players.values() if not player.parted and player.reader is not None]
+        seconds = settings.step_seconds if playback.awaits_parting else settings.linger_seconds
         if open_:
-            await trio.sleep(self.engine.settings.linger_seconds)
+            with trio.move_on_after(seconds):
+                await self.engine.until(lambda: all(player.read.is_set() for player in open_))
         for player in self._players.values():
             self._stop_reading(player)
             if not player.parted:
-                with trio.move_on_after(_CLOSE_SECONDS_MAX):
+                playback.stayed(player.session.name, seconds)
+                with trio.move_on_after(settings.close_seconds_max):
                     with contextlib.suppress(PeerError):
                         await player.client.close()
             with contextlib.suppress(Disconnected):

@@ -13,13 +13,14 @@ import attrs
 import trio
 
 from xproxy.capture.cassette import Cassette, Event, What
+from xproxy.config.replay import ReplaySettings
 from xproxy.events import Side
 from xproxy.replay.accept import accepted
 from xproxy.replay.bindings import CannotRender
 from xproxy.replay.explain import Played, to_report
+from xproxy.replay.partings import PARTINGS
 from xproxy.replay.playback import Playback
 from xproxy.replay.report import FailureKind, Report
-from xproxy.replay.settings import ReplaySettings
 
 
 def utc_now() -> datetime:
@@ -62,7 +63,14 @@ class Engine:
     def __attrs_post_init__(self) -> None:
         """Set out."""
         self.playback = Playback(
-            self.cassette, self.ours, self.clock, self.passwords, self.contains, self.settings.unexpected
+            self.cassette,
+            self.ours,
+            self.clock,
+            self.passwords,
+            self.contains,
+            self.settings.unexpected,
+            self.settings.lenient,
+            self.settings.match_seconds_max,
         )
 
     def wake(self, session: str | None = None) -> None:
@@ -164,12 +172,16 @@ class Engine:
                 playback.note(known[0], each.name, known[1])
             elif playback.missing(each.name):
                 playback.note_missing(each.name, f"{why} for {seconds:g} s" if "nothing" in why else why)
-            else:
-                stuck = [event for event in playback.pending(each.name) if not playback.is_ours(event)]
-                waiting = [event for event in playback.pending(each.name) if playback.is_ours(event)]
-                if stuck and waiting and not stuck[0].optional and stuck[0].number < waiting[-1].number:
-                    message = f"#{stuck[0].number} <{stuck[0].what.value}> did not come: {why}"
-                    playback.note(FailureKind.MISSING, each.name, message, stuck[0])
+        for each in self.cassette.sessions:
+            # What we could not say waits for something of theirs: a stanza was named above, a parting was not.
+            unsaid = playback.unsaid(each.name)
+            cause = playback.blocker(unsaid[0]) if unsaid else None
+            if cause is None or cause.what not in PARTINGS:
+                continue
+            if not any(finding.event is cause for finding in playback.findings):
+                message = f"#{cause.number} <{cause.what.value}/> did not come: {why}"
+                playback.note(FailureKind.MISSING, cause.session, message, cause)
+        for each in self.cassette.sessions:
             playback.skip_rest(each.name)
 
     def accepted(self) -> Cassette:

@@ -50,7 +50,7 @@ def _detail(finding: Finding, playback: Playback, accept: str | None) -> Iterato
     if finding.history:
         yield "last events (C client, S server):"
         yield from (f"  {line}" for line in finding.history)
-    if accept is not None:
+    if accept is not None and finding.acceptable:
         yield f"$ to accept what came: {accept}"
 
 
@@ -92,6 +92,7 @@ def to_report(name: str, played: Played) -> Report:
                 file=cassette.file,
                 line=session.line,
                 failures=tuple(failures),
+                notes=tuple(one_line(note) for name, note in playback.noted if name == session.name),
                 seconds=played.seconds.get(session.name, 0.0),
                 properties=(
                     ("xproxy.cassette", cassette.file),

@@ -72,3 +72,6 @@ def _add_case(suite: etree._Element, case: Case) -> None:
                 for each in case.failures
             )
         )
+    if case.notes:
+        out = etree.SubElement(element, "system-out")
+        out.text = clean("\n".join(f"let pass: {note}" for note in case.notes))

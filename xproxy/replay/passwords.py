@@ -1,6 +1,8 @@
 """Passwords of a cassette's accounts: from options, a file, the environment. None of them is ever printed."""
 
+import os
 import re
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -18,7 +20,7 @@ def collect_passwords(
 
     Raises:
         UsageProblem: one is missing, or no NAME=VALUE.
-        FileProblem: the file cannot be read.
+        FileProblem: as ``read_lines``.
     """
     found = {
         account.name: environment[name]
@@ -26,15 +28,8 @@ def collect_passwords(
         if (name := variable_of(account.name)) in environment
     }
     if file is not None:
-        try:
-            lines = file.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            if isinstance(error, OSError):
-                raise FileProblem.from_os_error(error, doing="read the passwords", path=file) from error
-            raise FileProblem(f"the passwords in {file} are no UTF-8", "write NAME=VALUE lines", path=file) from None
-        for number, line in enumerate(lines, 1):
-            if line.strip() and not line.startswith("#"):
-                found |= [_pair(line, f"{file}:{number}", cassette)]
+        for number, line in read_lines(file):
+            found |= [_pair(line, f"{file}:{number}", cassette)]
     for text in given:
         found |= [_pair(text, "--password", cassette)]
     needed = {session.account for session in cassette.sessions if session.account is not None}
@@ -46,6 +41,30 @@ def collect_passwords(
             "it is of the replay alone, any will do that the other side uses too",
         )
     return found
+
+
+def read_lines(file: Path) -> list[tuple[int, str]]:
+    """Return the lines of a file of passwords with their numbers, without comments and empty ones.
+
+    Raises:
+        FileProblem: it cannot be read, or others may read it too (as ssh, and the proxy with its file of TLS keys).
+    """
+    try:
+        with file.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
+                raise FileProblem(
+                    f"others may read the passwords in {file} (mode {stat.S_IMODE(status.st_mode):04o})",
+                    f"run chmod 600 {file}, also in a job that checked it out: git keeps no such mode",
+                    path=file,
+                )
+            text = opened.read().decode()
+    except OSError as error:
+        raise FileProblem.from_os_error(error, doing="read the passwords", path=file) from error
+    except UnicodeDecodeError:
+        raise FileProblem(f"the passwords in {file} are no UTF-8", "write NAME=VALUE lines", path=file) from None
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line) for number, line in lines if line.strip() and not line.startswith("#")]
 
 
 def variable_of(account: str) -> str:

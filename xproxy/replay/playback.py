@@ -19,6 +19,9 @@ Two parties: *we* play one side of the cassette, *they* are under test. What we 
   stanza is one failure and the conversation goes on; else it is unexpected.
 * A stanza that came before its turn is a failure only when what it overtook comes at all; otherwise that is missing.
 * ``optional`` events need not happen; what would answer them is then not sent.
+
+How a session is made and left is compared too (``fact``, ``part``): who closed its stream, and whether with the closing
+tag or without. A parting that is ``optional`` may be of the other kind, or not be at all.
 """
 
 import enum
@@ -29,20 +32,26 @@ from typing import Final, Literal
 
 import attrs
 
-from xproxy.capture.cassette import Cassette, Event, What
+from xproxy.capture.cassette import Cassette, Event, Session, What
 from xproxy.capture.hide import hide
 from xproxy.capture.node import Node, one_line
 from xproxy.capture.placeholder import BOUND, Placeholder, parse_template
+from xproxy.config.replay import ReplaySettings
 from xproxy.events import Side
+from xproxy.replay import partings
 from xproxy.replay.bindings import Bindings, Scope
 from xproxy.replay.match import Context, Difference, could_match, differences, filled, matches, score, wildness
+from xproxy.replay.partings import PARTINGS, WAYS, Left, what_of
+from xproxy.replay.patience import Patience
 from xproxy.replay.report import FailureKind
+from xproxy.replay.report import one_line as one_line_of
 
 NEAR: Final = 0.5  # the least score at which a stanza is taken for the changed one
 CANDIDATES_MAX: Final = 200  # events a stanza that fits none is compared with
 HISTORY: Final = 5  # events shown of each side
 FINDINGS_MAX: Final = 100  # per replay; a peer gone wild is told enough by then
 NAMED_MAX: Final = 5  # missing stanzas that a message names
+NOTED_MAX: Final = 20  # things let pass that a case of the report names
 
 
 class State(enum.Enum):
@@ -69,6 +78,7 @@ class Finding:
     consumed: Event | None = None  # it fits this one, which had happened already
     history: tuple[str, ...] = ()
     bindings: tuple[tuple[str, str], ...] = ()
+    acceptable: bool = True  # whether ``accept`` can take it over
 
 
 @attrs.frozen
@@ -89,6 +99,8 @@ class Playback:
     passwords: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     contains: bool = False  # more may be in what they say (see match.py)
     unexpected: Literal["fail", "ignore"] = "fail"
+    lenient: bool = False  # how a session is made and left is noted where it differs, and is no failure
+    match_seconds_max: float = ReplaySettings().match_seconds_max
     bindings: Bindings = attrs.field(init=False)
     findings: list[Finding] = attrs.field(init=False, factory=list)
     matched: int = attrs.field(init=False, default=0)
@@ -99,6 +111,10 @@ class Playback:
     came: dict[int, Node] = attrs.field(init=False, factory=dict, repr=False)  # in place of a changed event, by number
     extra: dict[int, list[tuple[str, Node]]] = attrs.field(init=False, factory=dict, repr=False)  # behind that event
     missed: set[int] = attrs.field(init=False, factory=set)
+    noted: list[tuple[str, str]] = attrs.field(init=False, factory=list)  # session, what was let pass
+    met: dict[str, Session] = attrs.field(init=False, factory=dict)  # sessions as they were made, where otherwise
+    parted: dict[int, What] = attrs.field(init=False, factory=dict)  # what a parting was instead, by number
+    _slow: int = attrs.field(init=False, default=0)  # values given up, as far as noted
     _settled: int = attrs.field(init=False, default=0)  # so many events at the beginning have happened
     _last: int = attrs.field(init=False, default=0)  # the event that happened last
     _states: list[State] = attrs.field(init=False)
@@ -111,7 +127,7 @@ class Playback:
 
     def __attrs_post_init__(self) -> None:
         """Set out."""
-        self.bindings = Bindings(secrets=dict(self.passwords))
+        self.bindings = Bindings(secrets=dict(self.passwords), patience=Patience(self.match_seconds_max))
         self._states = [
             State.SKIPPED if event.what is What.QUIET and event.side is self.ours else State.PENDING
             for event in self.cassette.events
@@ -150,8 +166,8 @@ class Playback:
 
     # Ours.
 
-    def due(self) -> Event | None:
-        """Return the first event of ours that may happen now."""
+    def due(self, only: str | None = None) -> Event | None:
+        """Return the first event of ours that may happen now (in the session ``only``)."""
         blocked: set[str] = set()  # sessions in which something has to happen first
         anything_of_theirs = False
         for event in self.pending():
@@ -159,7 +175,8 @@ class Playback:
                 continue
             if self.is_ours(event):
                 free = event.session not in blocked and (not anything_of_theirs or self._is_reply(event))
-                if free and not (event.order == "strict" and (blocked or anything_of_theirs)):
+                wanted = only in (None, event.session)
+                if wanted and free and not (event.order == "strict" and (blocked or anything_of_theirs)):
                     return event
                 blocked.add(event.session)
                 if event.what is What.QUIET or event.order == "strict":
@@ -228,6 +245,7 @@ class Playback:
             self.came[taken.event.number] = live
         self._last = max(self._last, number or 0)
         self._remember(self.theirs, session, number, shown)
+        self._note_slow(session)
         if taken.finding is not None:
             self._note(taken.finding)
         return taken
@@ -424,6 +442,93 @@ class Playback:
             message = f"and {len(missing) - NAMED_MAX} more up to #{last.number} did not come"
             self._note(self._finding(FailureKind.MISSING, session, message, event=last))
 
+    # Coming and leaving.
+
+    def fact(
+        self, kind: FailureKind, session: str, message: str, event: Event | None = None, *, met: Session | None = None
+    ) -> None:
+        """Note that a session was made, or left, otherwise than recorded. ``met``: how it would be right."""
+        if met is not None:
+            self.met[session] = met
+        if self.lenient:
+            self.remark(session, message)
+        else:
+            acceptable = met is not None or (event is not None and event.what in PARTINGS)
+            self._note(attrs.evolve(self._finding(kind, session, message, event=event), acceptable=acceptable))
+
+    def session(self, name: str) -> Session:
+        """Return a session of the cassette, as far as it was met."""
+        return self.met.get(name) or self.cassette.session(name)
+
+    def remark(self, session: str, message: str) -> None:
+        """Say what was let pass."""
+        if len(self.noted) < NOTED_MAX:
+            self.noted.append((session, message))
+
+    def part(self, session: str, left: Left) -> None:
+        """They left, for now or for good: was it so?"""
+        event = self.next_of(session, What.CONNECT, *PARTINGS)
+        if event is None or event.what is What.CONNECT:
+            return  # nothing was recorded, or this parting was ours
+        who = self.theirs.value
+        if self.is_ours(event):
+            if self.unsaid(session):
+                return  # that is what is said of it (note_unsaid)
+            self.fact(FailureKind.STREAM, session, partings.too_early(event, who, left), event)
+            self.parted[event.number] = what_of(left)
+        elif not event.optional and event.what is not what_of(left):
+            self.fact(FailureKind.MISMATCH, session, partings.other_way(event, who, left), event)
+            self.parted[event.number] = what_of(left)
+        self.happened(event)
+
+    def stayed(self, session: str, seconds: float) -> None:
+        """They did not leave within ``seconds``."""
+        event = self.next_of(session, *PARTINGS)
+        if event is not None and not self.is_ours(event) and not event.optional:
+            self.missed.add(event.number)
+            message = partings.stayed(event, self.theirs.value, seconds)
+            self.fact(FailureKind.MISSING, session, message, event)
+
+    @property
+    def awaits_parting(self) -> bool:
+        """Whether somebody still has to leave."""
+        return any(
+            event.what in PARTINGS and not event.optional and not self.is_ours(event) for event in self.pending()
+        )
+
+    def missing_before_parting(self, session: str) -> bool:
+        """Whether what they should have said before their next parting is missing: then that is what is said of it."""
+        parting = self.next_of(session, What.CONNECT, *PARTINGS)
+        missing = self.missing(session)
+        return bool(missing) and (parting is None or missing[0].number < parting.number)
+
+    def unsaid(self, session: str) -> list[Event]:
+        """Return what of ours can no longer be said in the session: its peer has left."""
+        return [
+            event
+            for event in self.pending(session)
+            if self.is_ours(event)
+            and event.what is What.STANZA
+            and not event.optional
+            and not self._waits_for_request(event)
+        ]
+
+    def blocker(self, event: Event) -> Event | None:
+        """Return what of theirs an event of ours waits for."""
+        for other in self.pending():
+            if other.number < event.number and not self.is_ours(other) and not other.optional:
+                return other
+        return None
+
+    def note_unsaid(self, session: str, left: Left) -> None:
+        """Say of the session what its peer did not wait for."""
+        unsaid = self.unsaid(session)
+        for index, event in enumerate(unsaid[:NAMED_MAX], 1):
+            stanza = one_line(_stanza(event))
+            message = f"#{event.number} {stanza} was not said: the {self.theirs.value} {WAYS[left]}"
+            more = f", and {len(unsaid) - NAMED_MAX} more" if index == NAMED_MAX < len(unsaid) else ""
+            self.fact(FailureKind.STREAM, session, message + more, event)
+
     def skip_rest(self, session: str) -> None:
         """The session is over: nothing more happens in it."""
         for event in list(self.pending(session)):
@@ -441,6 +546,21 @@ class Playback:
     def note(self, kind: FailureKind, session: str, message: str, event: Event | None = None) -> None:
         """Note something the engine found."""
         self._note(self._finding(kind, session, message, event=event))
+
+    def _note_slow(self, session: str) -> None:
+        """Say which values were given up: what they stand for matches nothing any more."""
+        patience = self.bindings.patience
+        while self._slow < len(patience.given_up):
+            value, chars = list(patience.given_up.items())[self._slow]
+            self._slow += 1
+            event = next((each for each in self.cassette.events if _holds(each, value)), None)
+            message = (
+                f"{one_line_of(value)} was given up: it took more than {patience.seconds_max:g} s on {chars} "
+                "characters; write it without a repetition inside a repetition, and with fewer of .* in it"
+            )
+            self._note(
+                attrs.evolve(self._finding(FailureKind.MISMATCH, session, message, event=event), acceptable=False)
+            )
 
     def _note(self, finding: Finding) -> None:
         if len(self.findings) < FINDINGS_MAX:
@@ -498,6 +618,12 @@ class Playback:
 def _stanza(event: Event) -> Node:
     assert event.stanza is not None
     return event.stanza
+
+
+def _holds(event: Event, value: str) -> bool:
+    return event.stanza is not None and any(
+        value in each.attributes.values() or value in each.content for each in event.stanza.iter()
+    )
 
 
 def _answers_of(cassette: Cassette) -> dict[int, int]:

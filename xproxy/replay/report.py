@@ -68,6 +68,7 @@ class Case:
     skipped: str | None = None  # why it was not replayed
     seconds: float = 0.0
     properties: tuple[tuple[str, str], ...] = ()  # facts for the JUnit file: matched stanzas, client, redaction
+    notes: tuple[str, ...] = ()  # what differs and was let pass, a line each
 
     @property
     def outcome(self) -> str:
@@ -112,6 +113,7 @@ class Report:
                     case,
                     name=scrub(case.name),
                     skipped=None if case.skipped is None else scrub(case.skipped),
+                    notes=tuple(scrub(note) for note in case.notes),
                     properties=tuple((name, scrub(value)) for name, value in case.properties),
                     failures=tuple(
                         attrs.evolve(failure, message=scrub(failure.message), detail=scrub(failure.detail))
@@ -168,6 +170,7 @@ def to_json(report: Report) -> dict[str, Any]:
                 "skipped": case.skipped,
                 "seconds": round(case.seconds, 3),
                 "properties": dict(case.properties),
+                "notes": list(case.notes),
                 "failures": [
                     {
                         "kind": failure.kind.value,

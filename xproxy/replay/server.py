@@ -21,20 +21,21 @@ from lxml import etree
 from xproxy.capture.cassette import Cassette, Event, Session, What
 from xproxy.capture.node import Node, NotXmpp, from_element, render
 from xproxy.config.address import HostPort
+from xproxy.config.replay import ReplaySettings
 from xproxy.errors import AddressProblem, UsageProblem
 from xproxy.events import Side
 from xproxy.jid import Jid
 from xproxy.peer import auth, words
 from xproxy.peer import session as peer_session
-from xproxy.peer.connection import CLOSE_SECONDS_MAX, Connection
+from xproxy.peer.connection import Connection
 from xproxy.peer.server import Server
 from xproxy.peer.session import Outlet
 from xproxy.replay.bindings import CannotRender
 from xproxy.replay.engine import Engine, one_error
 from xproxy.replay.match import filled
+from xproxy.replay.partings import Left
 from xproxy.replay.playback import Playback
 from xproxy.replay.report import FailureKind, Report
-from xproxy.replay.settings import ReplaySettings
 from xproxy.replay.wire import is_ping, is_ping_answer, is_replayed_feature, to_wire
 from xproxy.xmpp import ns
 
@@ -44,6 +45,12 @@ NAME: Final = "xproxy replay server"
 _TLS: Final = "TLS could not be established"
 _LOGIN: Final = "the client's login was refused"
 _STREAM: Final = "the client's stream was refused"
+_TLS_MODES: Final = {"none": "in clear", "starttls": "by STARTTLS", "direct": "by direct TLS"}
+_WHY: Final[Mapping[Left | None, str]] = {
+    "closed": "the client left",
+    "ended": "the client left, without </stream:stream>",
+    "reset": "the client left, by a reset",
+}
 _KINDS: Final = {_TLS: FailureKind.TLS, _LOGIN: FailureKind.AUTH, _STREAM: FailureKind.STREAM}
 
 
@@ -59,7 +66,8 @@ class ReplayServer(Server):
     _open: set[Connection] = attrs.field(init=False, factory=set)
     _mechanisms: dict[Connection, str] = attrs.field(init=False, factory=dict)  # tried last
     _managed: set[str] = attrs.field(init=False, factory=set)  # sessions that enabled stream management
-    _parted: set[str] = attrs.field(init=False, factory=set)  # sessions that were closed in form
+    _entered: set[str] = attrs.field(init=False, factory=set)  # sessions that came at all
+    _left: dict[str, Left] = attrs.field(init=False, factory=dict)  # how a session's client left last
 
     # What is offered.
 
@@ -88,7 +96,12 @@ class ReplayServer(Server):
     def _session_of(self, connection: Connection) -> Session | None:
         if (name := self._names.get(connection)) is not None:
             return self._cassette.session(name)
-        return self._next_session()
+        return self._next_session() or self._next_resumed()
+
+    def _next_resumed(self) -> Session | None:
+        """Return the first session that is to be resumed: it is offered what it was offered before."""
+        playback = self.engine.playback
+        return next((each for each in self._cassette.sessions if playback.next_of(each.name, What.RESUME)), None)
 
     def login_features(self, connection: Connection) -> str:
         """Return the recorded features before login, but for those that are live."""
@@ -161,6 +174,11 @@ class ReplayServer(Server):
 
     def _enter(self, connection: Connection, name: str) -> None:
         """The connection is this session."""
+        if self._names.get(connection) == name:
+            return
+        if name not in self._entered:
+            self._entered.add(name)
+            self._compare_tls(connection, self._cassette.session(name))
         self._names[connection] = name
         self._open.add(connection)
         if (event := self.engine.playback.next_of(name, What.CONNECT)) is not None:
@@ -184,10 +202,7 @@ class ReplayServer(Server):
             known = first or self._cassette.sessions[0]
             playback.note(FailureKind.UNEXPECTED, known.name, f"{jid.bare} logged in once more than was recorded")
             return None
-        used, recorded = self._mechanisms.get(outlet), chosen.mechanism
-        if used != recorded and recorded in MECHANISMS and recorded in self.offered(outlet):
-            message = f"the client logged in by {used}, recorded was {recorded}, which was offered too"
-            playback.note(FailureKind.MISMATCH, chosen.name, message)
+        self._compare_mechanism(outlet, chosen)
         session = super().bind(jid, outlet)
         if session is None:
             return None
@@ -199,6 +214,29 @@ class ReplayServer(Server):
         if (event := playback.next_of(chosen.name, What.LOGIN)) is not None:
             self.engine.happened(event)
         return session
+
+    def _compare_mechanism(self, connection: Connection, session: Session) -> None:
+        used, recorded = self._mechanisms.get(connection), session.mechanism
+        if used is None or recorded in (None, used):
+            return
+        if recorded in self.offered(connection):
+            message = f"the client logged in by {used}, recorded was {recorded}, which was offered too"
+            met = attrs.evolve(self.engine.playback.session(session.name), mechanism=used)
+            self.engine.playback.fact(FailureKind.MISMATCH, session.name, message, met=met)
+        else:
+            message = f"the client logged in by {used}: {recorded}, which was recorded, cannot be played"
+            self.engine.playback.remark(session.name, message)
+
+    def _compare_tls(self, connection: Connection, session: Session) -> None:
+        used, recorded = connection.tls_mode, session.tls
+        if used == recorded:
+            return
+        message = f"the client came {_TLS_MODES[used]}, recorded was {_TLS_MODES[recorded]}"
+        if self.tls is None:
+            self.engine.playback.remark(session.name, f"{message}; no TLS was offered")
+        else:
+            met = attrs.evolve(self.engine.playback.session(session.name), tls=used)
+            self.engine.playback.fact(FailureKind.MISMATCH, session.name, message, met=met)
 
     def on_resumed(self, session: peer_session.Session) -> None:
         """A session goes on: connected and resumed."""
@@ -261,22 +299,42 @@ class ReplayServer(Server):
         """Client state indication (XEP-0352) says when a person looks at the screen: no part of a script."""
         return ns.qname(element.tag).namespace == ns.CSI
 
-    def grants_sm(self, session: peer_session.Session) -> Literal["no", "yes", "resume"]:
+    def grants_sm(self, session: peer_session.Session, *, wants_resume: bool) -> Literal["no", "yes", "resume"]:
         """Grant what was granted."""
         name = self._by_jid[session.jid]
         granted = self._cassette.session(name).sm
         self._managed.add(name)
         if granted == "no":
-            self.engine.playback.note(FailureKind.UNEXPECTED, name, "<enable/> of stream management was not recorded")
+            message = "<enable/> of stream management was not recorded"
+            self.engine.playback.fact(FailureKind.UNEXPECTED, name, message)  # what to grant is not known
+        elif granted == "resume" and not wants_resume:
+            message = "the client enabled stream management without resumption, recorded was with it"
+            met = attrs.evolve(self.engine.playback.session(name), sm="yes")
+            self.engine.playback.fact(FailureKind.MISMATCH, name, message, met=met)
         return granted
 
     # Partings.
 
     def on_closed(self, session: peer_session.Session) -> None:
-        """The client closed its stream in form."""
-        name = self._by_jid[session.jid]
-        self._parted.add(name)
-        self._part(name)
+        """The client closed its stream in form; what it was faster than it still gets, before our closing tag."""
+        self._say_rest(self._by_jid[session.jid], session)
+
+    def _say_rest(self, name: str, session: peer_session.Session) -> None:
+        """Say what is due to a client that leaves: whether it left just before or just after that is an accident."""
+        playback = self.engine.playback
+        while (event := playback.due(name)) is not None and event.what is not What.QUIET:
+            stanza = None
+            if event.what is What.STANZA:
+                try:
+                    stanza = playback.render(event)
+                except CannotRender:
+                    return  # the engine says so
+                data = to_wire(stanza)
+                if session.sm is not None:
+                    session.sm.on_sent(data)
+                if session.outlet is not None:
+                    session.outlet.say(data)
+            playback.happened(event, stanza)
 
     def on_connection_ended(self, connection: Connection) -> None:
         """The connection is over."""
@@ -287,11 +345,15 @@ class ReplayServer(Server):
             self.engine.wake()
             self._fail_refused()
             return
-        if name not in self._parted:
-            self._part(name)
         playback = self.engine.playback
+        if connection.left is not None:
+            self._left[name] = connection.left
+            if connection.left != "closed" and (session := self._live.get(name)) is not None:
+                self._say_rest(name, session)
+            if name not in self._refused and not playback.missing_before_parting(name):
+                playback.part(name, connection.left)
         if playback.next_of(name, What.CONNECT) is None:  # it does not come back
-            self._close_case(name, "the client left")
+            self._close_case(name, _WHY.get(self._left.get(name), "the client left"))
         self.engine.wake(name)
 
     def _fail_refused(self) -> None:
@@ -303,17 +365,14 @@ class ReplayServer(Server):
             if not self._open and reason.startswith(_LOGIN):
                 self._close_case(name, "")
 
-    def _part(self, name: str) -> None:
-        event = self.engine.playback.next_of(name, What.CLOSE, What.DROP, side=Side.CLIENT)
-        if event is not None:
-            self.engine.happened(event)
-
     def _close_case(self, name: str, why: str) -> None:
         playback = self.engine.playback
         if (excuse := self.excuse(name)) is not None:
             playback.note(excuse[0], name, excuse[1])
         elif playback.missing(name):
             playback.note_missing(name, why)
+        elif (left := self._left.get(name)) is not None:
+            playback.note_unsaid(name, left)
         playback.skip_rest(name)
         self.engine.wake(name)
 
@@ -329,21 +388,25 @@ class ReplayServer(Server):
     async def see_off(self) -> None:
         """Wait for what should not come, then end what is still open."""
         playback = self.engine.playback
-        parts = any(event.what in (What.CLOSE, What.DROP) for event in playback.pending())
         settings = self.engine.settings
-        with trio.move_on_after(settings.step_seconds if parts else settings.linger_seconds):
+        seconds = settings.step_seconds if playback.awaits_parting else settings.linger_seconds
+        with trio.move_on_after(seconds):
             await self.engine.until(lambda: not self._open)
+        for name in self._names.values():
+            playback.stayed(name, seconds)
+            playback.skip_rest(name)
         for session in list(self._live.values()):
             if isinstance(session.outlet, Connection):
                 session.outlet.close_stream()
-        with trio.move_on_after(CLOSE_SECONDS_MAX):
+        with trio.move_on_after(settings.close_seconds_max):
             await self.engine.until(lambda: not self._open)
         for name in list(self._refused):
             self._close_case(name, "")
         for name in self._live:
             if name not in self._managed and self._cassette.session(name).sm != "no":
                 message = "the client did not enable stream management, which was recorded"
-                playback.note(FailureKind.MISSING, name, message)
+                met = attrs.evolve(playback.session(name), sm="no")
+                playback.fact(FailureKind.MISSING, name, message, met=met)
 
 
 @attrs.frozen

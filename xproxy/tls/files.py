@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import stat
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,17 +108,23 @@ def is_key_of(key: PrivateKeyTypes, certificate: x509.Certificate) -> bool:
         return False
 
 
-def write_file(path: Path, data: bytes, *, mode: int) -> None:
+def write_file(path: Path, data: bytes, *, mode: int | None) -> None:
     """Put ``data`` at ``path`` at once: after a crash there is the old file or the new one, never a part.
+
+    ``mode`` None: that of the file that is there, else what the umask leaves.
 
     Raises: FileProblem.
     """
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        if mode is None and path.exists():
+            mode = stat.S_IMODE(path.stat().st_mode)
+        made = 0o666 if mode is None else mode
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, made)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(descriptor, mode)  # whatever the umask
+                if mode is not None:
+                    os.fchmod(descriptor, mode)  # whatever the umask
                 file.write(data)
                 file.flush()
                 system.sync(descriptor)
