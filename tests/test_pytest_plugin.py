@@ -78,6 +78,7 @@ def test_a_changed_stanza_fails_the_test_and_is_shown(project: pytest.Pytester) 
     result.stdout.fnmatch_lines(
         ["*FAIL session juliet*", "*Mismatch: #7 *expected 'I am.', got 'I am not.'*", "*+  <body>I am not.</body>*"]
     )
+    assert result.stdout.str().count("+  <body>I am not.</body>") == 1  # the failure has it, no section repeats it
     result.stdout.no_fnmatch_line("*Traceback*")
     (place,) = (project.path / "artifacts").iterdir()
     assert {path.name for path in place.iterdir()} == {

@@ -194,7 +194,7 @@ def pytest_runtest_makereport(
     if call.when == "call" and outcome.failed and (handles := item.stash.get(_handles, _Handles())):
         from xproxy.pytest_tools import keep_artifacts, sections
 
-        outcome.sections.extend(sections(handles))
+        outcome.sections.extend(sections(handles, None if call.excinfo is None else call.excinfo.value))
         if (directory := item.config.getoption("--xmpp-artifacts")) is not None:
             keep_artifacts(Path(directory), item.nodeid, handles)
     return outcome
