@@ -57,6 +57,7 @@ needs systemd systemd-analyze
 needs pipx pipx
 needs strace strace
 needs logrotate logrotate
+needs fail2ban fail2ban-regex
 needs dnsmasq-base dnsmasq
 needs golang-go go
 needs tshark tshark

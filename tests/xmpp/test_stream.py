@@ -735,6 +735,14 @@ def test_a_strangers_element_may_have_few_nodes(inside: bytes) -> None:
     assert any(isinstance(item, FirstLevelElement) for item in opened().feed(data)), "a user's may"
 
 
+@pytest.mark.parametrize("rest", [b"></m>", b">x</m>", b"/>"])
+def test_attributes_of_tags_that_came_in_two_parts_do_not_add_up(rest: bytes) -> None:
+    reader = opened(names_max=60)
+    for _ in range(100):
+        items = reader.feed(b"<m a='1' b='2'") + reader.feed(rest)
+        assert [type(item) for item in items] == [FirstLevelElement]
+
+
 # --- memory ---
 
 

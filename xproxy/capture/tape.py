@@ -411,10 +411,6 @@ class TapedCore:
         """As the core's."""
         return self._core.next_tick_ns
 
-    @next_tick_ns.setter
-    def next_tick_ns(self, value: int | None) -> None:
-        self._core.next_tick_ns = value
-
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take bytes."""
         tape = self._tape
@@ -482,10 +478,6 @@ class TapedCore:
     def left_at_certificate(self) -> bool:
         """As the core's."""
         return self._core.left_at_certificate
-
-    @left_at_certificate.setter
-    def left_at_certificate(self, value: bool) -> None:
-        self._core.left_at_certificate = value
 
     @property
     def is_costly(self) -> bool:

@@ -15,8 +15,13 @@ from xproxy.xmpp.names import NameTally
 class SessionCore(Protocol):
     """What decides about one session: ``xproxy.xmpp.session.Session``."""
 
-    next_tick_ns: int | None
-    left_at_certificate: bool  # the client went without a word inside TLS
+    @property
+    def next_tick_ns(self) -> int | None:
+        """When to call ``tick``; None: never, as it stands."""
+
+    @property
+    def left_at_certificate(self) -> bool:
+        """Whether the client went without a word inside TLS."""
 
     @property
     def is_costly(self) -> bool:

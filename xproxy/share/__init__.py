@@ -67,6 +67,18 @@ SHARED: Final = (
         about="rotation of the records' copy in /var/log/xproxy",
     ),
     Shared(
+        name="fail2ban-filter.conf",
+        group="fail2ban",
+        place="/etc/fail2ban/filter.d/xproxy.conf",
+        about="what fail2ban counts in the records' copy: wrong passwords",
+    ),
+    Shared(
+        name="fail2ban-jail.conf",
+        group="fail2ban",
+        place="/etc/fail2ban/jail.d/xproxy.conf",
+        about="and how many of them ban an address, for how long",
+    ),
+    Shared(
         name="Containerfile",
         group="container",
         place="beside a wheel, or the source",

@@ -20,7 +20,6 @@ class Bounds:
         self.names = names
         self.octets_free = min(limits.stanza_bytes_warn, names.stanza_bytes_max)  # below it there is nothing to say
         self.renew()
-        self.forget()
 
     def forget(self) -> None:
         """What was open is not, or is read again."""
@@ -28,7 +27,8 @@ class Bounds:
         self._quotes = 0
 
     def renew(self) -> None:
-        """An element begins."""
+        """An element begins: nothing is open."""
+        self.forget()
         self._warned = False
         self.markup_octets = 0  # what the tags and attributes of the element count for beside themselves
 

@@ -14,6 +14,7 @@ from lxml import etree
 
 from xproxy.config.stream import StreamLimits, StreamPolicy
 from xproxy.events import Event, Side
+from xproxy.events.connection import CloseCause
 from xproxy.events.s2s import ComponentAuthenticated, ComponentRefused
 from xproxy.events.session import ResourceBound, SessionResumed, SmEnabled
 from xproxy.events.stanza import ClientFailureSuspected, RequestFacts
@@ -124,6 +125,10 @@ class Conversation:
         """The client's stream is for ``domain``."""
         self.domain = domain
         self.traffic.know(domain=domain)
+
+    def cause_of_closing(self) -> CloseCause:
+        """Return why a stream ends that was closed by a closing tag or an error."""
+        return CloseCause.STREAM_ERROR if self.had_stream_error else CloseCause.STREAM_CLOSED
 
     # Deadlines --------------------------------------------------------------------------------------------------
 

@@ -81,7 +81,6 @@ class StreamReader:
     def _begin(self, position: int) -> None:
         """Begin a stream behind ``position`` octets."""
         self._tally = Tally()
-        self._bounds.forget()
         self._bounds.renew()
         self._position = position  # up to date while neither a header nor content is read
         # One of these is at work, or neither: the stream has ended or is broken.
