@@ -4,8 +4,9 @@
 
 Some sessions stay and send all the messages while short sessions come and go (log in, leave), in 20 parts of equal
 work. After each part: memory (PSS), names that the XML parser keeps, descriptors, trio's tasks, objects known to the
-collector, and how much of the C heap is in use: memory also depends on where the heap has holes. The first quarter is
-to warm up: allocators and caches find their size. Flat means: in the last quarter no more than 5 % above the second.
+collector (after it has run, and without the deadlines that trio keeps a thousand of when they are over), and how much
+of the C heap is in use: memory also depends on where the heap has holes. The first quarter is to warm up: allocators
+and caches find their size. Flat means: in the last quarter no more than 5 % above the second.
 """
 
 import json

@@ -82,15 +82,31 @@ def test_every_key_is_a_key_and_has_its_default() -> None:
         assert key in section_fields(section_types()[section])
 
 
-def test_the_contents_name_every_section_in_its_order() -> None:
+def test_the_contents_name_every_section_in_its_order_and_some_pages() -> None:
     """Links as GitHub and Forgejo make them of a heading: lower case, words joined by hyphens, no punctuation."""
     text = re.sub(r"^ *```.*?^ *```$", "", TEXT, flags=re.DOTALL | re.MULTILINE)
     headings = re.findall(r"^(##|###) (.+)$", text.partition("\n## Changes")[0] + "\n## Changes\n", re.MULTILINE)
     contents = text.partition("**Contents**")[2].partition("\n## ")[0]
-    assert re.findall(r"^( *)\* \[(.+)\]\((.+)\)$", contents, re.MULTILINE) == [
-        ("  " * (len(level) - 2), title, "#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-"))
+    entries = re.findall(r"^( *)\* \[(.+)\]\((.+)\)$", contents, re.MULTILINE)
+    assert entries == [
+        (indent, title, link)
         for level, title in headings
+        for indent, link in [("  " * (len(level) - 2), link_of(title))]
+        if level == "##" or (indent, title, link) in entries
     ]
+
+
+def test_every_link_within_readme_leads_to_a_heading() -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", TEXT, flags=re.DOTALL | re.MULTILINE)
+    targets = {link_of(title) for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    links = set(re.findall(r"\]\((#[^)]+)\)", text))
+    assert len(links) > 20
+    assert links - targets == set()
+
+
+def link_of(title: str) -> str:
+    """Return the link to a heading."""
+    return "#" + re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
 def test_every_place_in_the_house_is_there() -> None:

@@ -348,6 +348,11 @@ def test_a_state_directory_that_cannot_be_is_told(tmp_path: Path) -> None:
     (tmp_path / "group").mkdir()
     (tmp_path / "group").chmod(0o750)
     assert "others may enter" in check(tmp_path, *FREE, "--state", "group").of("permissions", "warning")[0]["message"]
+    if os.geteuid() == 0:
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        os.chown(tmp_path / "theirs", 65_534, -1)
+        warned = check(tmp_path, *FREE, "--state", "theirs").of("permissions", "warning")[0]["message"]
+        assert "can exchange CA and log" in warned
 
 
 # Limits and clock ---------------------------------------------------------------------------------------------------

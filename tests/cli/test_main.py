@@ -1,8 +1,10 @@
 import errno
 import importlib
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -122,3 +124,16 @@ def test_a_full_disk_where_the_output_goes_is_no_error_of_ours(
 ) -> None:
     assert fail(OSError(errno.ENOSPC, "No space left on device")) == 3
     assert "cannot write the output: No space left on device" in capsys.readouterr().err
+
+
+def test_a_reader_that_goes_away_is_no_answer_of_ours():
+    """As the shell counts it (128 + SIGPIPE), and nothing on stderr: 1 would say that there is a difference."""
+    vectors = Path(__file__).parent.parent / "vectors" / "captures"
+    command = [sys.executable, "-m", "xproxy", "replay", "offline", str(vectors)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE

@@ -152,3 +152,27 @@ def test_a_directory_is_all_its_captures(xproxy: RunXproxy, tmp_path: Path) -> N
     shutil.copy(file, tmp_path / "c" / "b.xcap.jsonl")
     (tmp_path / "c" / "notes.txt").write_text("nothing")
     assert xproxy("replay", "offline", tmp_path / "c").out.count("connection-closed") == 2
+
+
+def test_a_capture_that_was_never_begun_spoils_no_directory(xproxy: RunXproxy, tmp_path: Path) -> None:
+    make(tmp_path / "c")
+    dead = tmp_path / "c" / "dead.xcap.jsonl"
+    for begun in (b"", b'{"v":2,"k":"me'):
+        dead.write_bytes(begun)
+        replayed = xproxy("replay", "offline", tmp_path / "c")
+        assert replayed.code == 0
+        assert replayed.out.count("connection-closed") == 1
+        assert f"{dead}:1: there is no complete line: its proxy died as it began it" in replayed.err
+        assert xproxy("replay", "offline", dead).code == 2  # named, it is a mistake
+
+
+def test_golden_events_of_a_directory_are_written_where_there_was_none(xproxy: RunXproxy, tmp_path: Path) -> None:
+    file = make(tmp_path / "c")
+    shutil.copy(file, tmp_path / "c" / "b.xcap.jsonl")
+    golden = tmp_path / "new" / "golden"
+    assert xproxy("replay", "offline", tmp_path / "c", "--golden", golden, "--update").code == 0
+    assert len(list(golden.iterdir())) == 2
+    assert xproxy("replay", "offline", tmp_path / "c", "--golden", golden).code == 0
+    (tmp_path / "file").write_bytes(b"")
+    refused = xproxy("replay", "offline", tmp_path / "c", "--golden", tmp_path / "file", "--update")
+    assert (refused.code, (tmp_path / "file").read_bytes()) == (2, b"")

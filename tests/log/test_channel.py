@@ -1,6 +1,7 @@
 import errno
 import logging
 import threading
+import weakref
 
 import pytest
 import trio
@@ -90,6 +91,22 @@ def test_what_is_put_before_the_start_is_written():
     channel.start()
     assert channel.close() == 0
     assert len(output.written) == 3
+
+
+def test_a_record_that_was_written_is_not_kept_until_the_next_one_comes():
+    class Forgetful(Memory):
+        def flush(self):
+            self.pending = []
+
+    is_gone = threading.Event()
+    channel = channel_to(Forgetful())
+    channel.start()
+    batch = records(1)
+    weakref.finalize(batch[0], is_gone.set)
+    channel.put_nowait(batch)
+    del batch
+    assert is_gone.wait(PATIENCE)
+    channel.close()
 
 
 def test_a_record_does_not_wait_for_the_next_one():

@@ -3,6 +3,7 @@
 import base64
 
 import attrs
+import pytest
 from lxml import etree
 
 from tests.support.dialogue import tls
@@ -56,6 +57,21 @@ def test_scram_from_start_to_success() -> None:
     assert (done.authcid, done.rounds, done.iterations, done.duration_ns) == ("juliet", 1, 4096, 7)
     assert auth.succeeded
     assert not auth.in_progress
+
+
+@pytest.mark.parametrize("payload", ["AGFkbWk=bgB4", "AGFkbWluAHg="[:-1], "element"])
+def test_what_servers_read_differently_is_a_claim_and_no_success(payload: str) -> None:
+    """Prosody goes on behind padding, others stop or shift: by one reading it is admin, by another somebody else."""
+    auth, _ = begin(None)
+    made = element("auth", b"\0admin\0x" if payload == "element" else payload, mechanism="PLAIN")
+    if payload == "element":
+        etree.SubElement(made, "x").text = "AG1hbGxvcnkAeA=="
+    started = auth.auth(made, 0, starttls_offered=False)[0]
+    assert isinstance(started, SaslStarted)
+    assert started.authcid == "admin"
+    done = auth.success(7)[-1]
+    assert isinstance(done, SaslSucceeded)
+    assert (done.mechanism, done.authcid) == ("PLAIN", None)
 
 
 def test_an_identity_that_comes_with_the_response_is_in_the_outcome() -> None:

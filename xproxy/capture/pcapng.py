@@ -28,7 +28,10 @@ PORT: Final = 5222
 SEGMENT_BYTES_MAX: Final = 32_768  # an IPv4 packet has at most 65 535
 _LINKTYPE_RAW: Final = 101
 _FIN, _SYN, _PSH, _ACK = 0x01, 0x02, 0x08, 0x10
-_NOWHERE: Final = ipaddress.IPv4Address("192.0.2.1")
+_CLIENT, _SERVER = (
+    ipaddress.IPv4Address("192.0.2.2"),
+    ipaddress.IPv4Address("192.0.2.1"),
+)  # of a ring that has lost them
 
 
 def file_header() -> bytes:
@@ -68,8 +71,8 @@ class _Session:
 
     conn: Conn
     used: set[tuple[object, int]]  # addresses and ports that have had a conversation
-    client: ipaddress.IPv4Address | ipaddress.IPv6Address = _NOWHERE
-    server: ipaddress.IPv4Address | ipaddress.IPv6Address = _NOWHERE
+    client: ipaddress.IPv4Address | ipaddress.IPv6Address = _CLIENT
+    server: ipaddress.IPv4Address | ipaddress.IPv6Address = _SERVER
     port: int = 40_000
     is_open: bool = False
     next: dict[Side, int] = attrs.Factory(dict)  # sequence numbers

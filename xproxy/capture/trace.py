@@ -90,6 +90,10 @@ class TraceProblem(UsageProblem):
         self.line = line
 
 
+class NothingCaptured(TraceProblem):
+    """There is not one complete line: no capture, or one whose proxy died as it began it."""
+
+
 @attrs.frozen(kw_only=True)
 class Meta:
     """Who made the file."""
@@ -438,7 +442,7 @@ class _Reader:
     def check_end(self) -> None:
         if not self._number:
             self._number = 1
-            raise self._problem("there is no complete line", _NO_CAPTURE)
+            raise NothingCaptured("there is no complete line", _NO_CAPTURE, path=self._path, line=self._number)
 
     def _meta(self, value: Json) -> Meta:
         version = value["v"]

@@ -55,6 +55,10 @@ def _check_directory(state: Path, where: str, uid: int) -> Iterator[Finding]:
             yield warning(TOPIC, where, f"others may enter the state directory {state} (mode {mode:04o})",
                           f"run chmod 700 {state}: the log and its keys are nobody else's business",
                           )  # fmt: skip
+        if status.st_uid not in (uid, 0):  # root's reach does not make them ours
+            owner = _owner(status.st_uid)
+            yield warning(TOPIC, where, f"the state directory {state} is {owner}'s, who can exchange CA and log",
+                          f"run as {owner}, or run chown {_owner(uid)} {state}")  # fmt: skip
         yield fine(TOPIC, where, f"the state directory {state} can be written")
     path = state / SOCKET_FILE
     if os.path.exists(path) and not is_socket(path):

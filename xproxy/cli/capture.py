@@ -19,6 +19,7 @@ from xproxy.capture.lexer import UnitKind
 from xproxy.capture.pcapng import file_header, packets
 from xproxy.capture.trace import SUFFIX, Closed, Conn, Gap, Lost, Meta, TraceLine, Xml, read_trace
 from xproxy.capture.transcript import Entry, Style, transcript
+from xproxy.cli.capture_files import CaptureFile, read_from, size_of, some_captures_in
 from xproxy.cli.control import find_proxy, proxy_options
 from xproxy.cli.output import is_terminal, make_console, print_json, progress_bar
 from xproxy.errors import EXIT_OK, FileProblem, UsageProblem
@@ -106,14 +107,17 @@ class _Counted:
 
 
 @capture.command()
-@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@click.argument("captures", nargs=-1, required=True, type=_PATH, metavar="FILE|DIR...")
 @click.option("--json", "as_json", is_flag=True, help="JSON also on a terminal; piped it is JSON anyway.")
-def stats(files: tuple[Path, ...], as_json: bool) -> int:
+def stats(captures: tuple[Path, ...], as_json: bool) -> int:
     """Count sessions, octets and elements."""
+    files = some_captures_in(captures)
     counted = {}
-    with progress_bar("counting", sum(file.stat().st_size for file in files if file.is_file())) as advance:
-        for file in files:
-            counted[file] = _count(file, read_trace(file, on_bytes=advance))
+    with progress_bar("counting", size_of(files)) as advance:
+        for each in files:
+            count = _count(each, read_from(each, read_trace(each.path, on_bytes=advance)))
+            if count.lines:
+                counted[each.path] = count
     if as_json or not is_terminal(sys.stdout):
         print_json([_counted_document(file, count) for file, count in counted.items()])
         return EXIT_OK
@@ -121,19 +125,22 @@ def stats(files: tuple[Path, ...], as_json: bool) -> int:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("file", "sessions", "whole", "seconds", "from client", "from server", "stanzas", "redaction"):
-        table.add_column(name, justify="left" if name in ("file", "redaction") else "right")
+    for name in ("sessions", "whole", "seconds", "client", "server", "stanzas", "redaction", "file"):
+        is_text = name in ("file", "redaction")
+        table.add_column(
+            name, justify="left" if is_text else "right", no_wrap=True, min_width=20 if name == "file" else None
+        )
     for file, count in counted.items():
         stanzas = sum(count.kinds[name] for name in ("message", "presence", "iq"))
         table.add_row(
-            Text(file.name),
             str(count.sessions),
             str(count.whole),
             f"{count.seconds:.1f}",
             f"{count.octets[Side.CLIENT]:,}",
             f"{count.octets[Side.SERVER]:,}",
             str(stanzas),
-            count.redaction + (" (older)" if is_of_older_rules(count.redaction) else ""),
+            Text(count.redaction + (" (older)" if is_of_older_rules(count.redaction) else "")),
+            Text(file.name),
         )
     make_console().print(table)
     if any(is_of_older_rules(count.redaction) for count in counted.values()):
@@ -141,8 +148,8 @@ def stats(files: tuple[Path, ...], as_json: bool) -> int:
     return EXIT_OK
 
 
-def _count(file: Path, lines: Iterable[TraceLine]) -> _Counted:
-    count = _Counted(bytes=file.stat().st_size)
+def _count(file: CaptureFile, lines: Iterable[TraceLine]) -> _Counted:
+    count = _Counted()
     elements = Elements()
     broken: set[int] = set()
     for line in lines:
@@ -164,6 +171,7 @@ def _count(file: Path, lines: Iterable[TraceLine]) -> _Counted:
                 count.seconds += line.t_ns / _NS
         for element in elements.of(line):
             count.kinds[_kind(element)] += 1
+    count.bytes = size_of([file])
     return count
 
 
@@ -202,7 +210,7 @@ def redact(file: Path, output: Path) -> int:
 
     The records of its sessions stay the same.
     """
-    with _new_file(output) as out, progress_bar("redacting", _size(file)) as advance:
+    with _new_file(output) as out, progress_bar("redacting", size_of([CaptureFile(file, is_named=True)])) as advance:
         for line in redacted_again(file, on_bytes=advance):
             out.write(line)
     return EXIT_OK
@@ -212,18 +220,19 @@ def redact(file: Path, output: Path) -> int:
 
 
 @capture.command(short_help="Write captures as packets, for Wireshark.")
-@click.argument("files", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@click.argument("captures", nargs=-1, required=True, type=_PATH, metavar="FILE|DIR...")
 @click.option("--pcapng", type=_PATH, metavar="FILE", required=True, help="Packets, for Wireshark and tshark. Must not "
               "exist, 0600.")  # fmt: skip
-def export(files: tuple[Path, ...], pcapng: Path) -> int:
+def export(captures: tuple[Path, ...], pcapng: Path) -> int:
     """Write captures as packets: synthetic TCP on port 5222, in clear, one element a segment.
 
     What was said before TLS and inside it are two conversations. The comment of a packet names trace id and line.
     """
-    with _new_file(pcapng) as out, progress_bar("exporting", sum(map(_size, files))) as advance:
+    files = some_captures_in(captures)
+    with _new_file(pcapng) as out, progress_bar("exporting", size_of(files)) as advance:
         out.write(file_header())
-        for file in files:
-            for packet in packets(read_trace(file, on_bytes=advance)):
+        for each in files:
+            for packet in packets(read_from(each, read_trace(each.path, on_bytes=advance))):
                 out.write(packet)
     return EXIT_OK
 
@@ -246,10 +255,6 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _size(file: Path) -> int:
-    return file.stat().st_size if file.is_file() else 0
 
 
 # A running proxy ----------------------------------------------------------------------------------------------------

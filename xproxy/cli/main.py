@@ -77,6 +77,10 @@ COMMANDS: Mapping[str, LazyCommand] = {
 }
 
 
+class ReaderGone(Exception):  # noqa: N818 - what happened
+    """Who read our output went away, as in ``| head``: click would end with 1, which says that the answer is no."""
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is called, and none to list them."""
 
@@ -102,6 +106,13 @@ class LazyGroup(click.Group):
         if args and args[0] not in self.lazy and (near := get_close_matches(args[0], self.lazy)):
             ctx.fail(f"No such command {args[0]!r}: did you mean {near[0]}?")
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands from the table alone."""
@@ -129,10 +140,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
+    except ReaderGone:
         from xproxy.cli.output import exit_quietly_on_broken_pipe
 
-        exit_quietly_on_broken_pipe()  # the reader of our output went away, as in ``| head``
+        exit_quietly_on_broken_pipe()
         return 128 + signal.SIGPIPE
     except BaseExceptionGroup as group:
         if group.split(KeyboardInterrupt)[1] is None:

@@ -10,6 +10,7 @@ import attrs
 import click
 
 from xproxy.capture.trace import SUFFIX as CAPTURE_SUFFIX
+from xproxy.cli.capture_files import CaptureFile, captures_in, read_from, size_of
 from xproxy.cli.output import is_terminal, make_console, progress_bar
 from xproxy.cli.report import emit, stamped
 from xproxy.errors import FileProblem, UsageProblem
@@ -54,21 +55,33 @@ def offline(
     """
     if golden is None and (update or junit is not None or github):
         raise UsageProblem("there is nothing to compare with", "add --golden FILE or --golden DIR")
-    files = list(_files(captures))
+    files = list(captures_in(captures))
     if golden is None:
         return _print_records(files, as_json=as_json)
     if not golden.is_dir() and len(files) > 1:
-        raise UsageProblem(f"{len(files)} captures cannot have one golden file", "name a directory, --golden DIR")
+        if not update or golden.exists():
+            raise UsageProblem(f"{len(files)} captures cannot have one golden file", "name a directory, --golden DIR")
+        _make_directory(golden)
     started = datetime.now(UTC)
     cases: list[Case] = []
-    with progress_bar("replaying", _size(files)) as advance:
-        for file in files:
+    with progress_bar("replaying", size_of(files)) as advance:
+        for each in files:
+            file = each.path
             beside = golden / (file.name.removesuffix(CAPTURE_SUFFIX) + SUFFIX) if golden.is_dir() else golden
-            sessions = _gather(replay(file, on_bytes=advance))
+            sessions = _gather(read_from(each, replay(file, on_bytes=advance)))
+            if not sessions:
+                continue
             cases += _updated(file, sessions, beside) if update else _compared(file, sessions, beside)
     report = stamped(Report(name="xproxy replay offline", cases=tuple(cases)), started, datetime.now(UTC))
     format_: Literal["auto", "human", "json", "github"] = "json" if as_json else "github" if github else "auto"
     return emit(report, format_, junit)
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise FileProblem.from_os_error(error, doing="make the directory of golden events", path=path) from error
 
 
 @attrs.define
@@ -147,13 +160,14 @@ def _updated(file: Path, sessions: list[_Session], golden: Path) -> Iterator[Cas
         yield _case(file, session)
 
 
-def _print_records(files: list[Path], *, as_json: bool) -> int:
+def _print_records(files: list[CaptureFile], *, as_json: bool) -> int:
     human = not as_json and is_terminal(sys.stdout)
     print_record = _human_printer() if human else _print_json
     replayed = 0
-    with progress_bar("replaying", _size(files)) as advance:
-        for file in files:
-            for each in replay(file, on_bytes=advance):
+    with progress_bar("replaying", size_of(files)) as advance:
+        for capture in files:
+            file = capture.path
+            for each in read_from(capture, replay(file, on_bytes=advance)):
                 for record in each.records:
                     print_record(record)
                 if each.lossy:
@@ -183,15 +197,3 @@ def _human_printer() -> Any:
 
 def _say(text: str) -> None:
     click.echo(f"xproxy: {text}", err=True)
-
-
-def _files(captures: Iterable[Path]) -> Iterator[Path]:
-    for path in captures:
-        if path.is_dir():
-            yield from sorted(path.glob(f"*{CAPTURE_SUFFIX}"))
-        else:
-            yield path
-
-
-def _size(files: Iterable[Path]) -> int:
-    return sum(file.stat().st_size for file in files if file.is_file())

@@ -38,7 +38,7 @@ class StreamLimits:
         "what another user's stanza uses up of names_max is given anew, the stanza skipped; more of them are an attack",
     )
     records_before_login_max: int = setting(
-        200,
+        100,
         "records",
         "a login makes about 16, a wrong password 4 at most; a stranger's 22 octets can make a record of 1.5 KiB",
         validator=attrs.validators.ge(32),

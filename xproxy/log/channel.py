@@ -211,25 +211,30 @@ class RecordChannel:
 
     def _run(self) -> None:
         while True:
-            batch = self._next_batch()
-            self._serve_reopens()
-            if batch:
-                routes = [route for route in self._routes if not route.is_gone]
-                if not routes:
-                    self._unwritten_count += len(batch)
-                for route in routes:
-                    wanted = [record for record in batch if route.levels.passes(record)]
-                    if wanted:
-                        self._write(route, wanted)
-                self._done_count += len(batch)
-                self._make_room()
-            elif self._closing.is_set() and not self._queue:
+            if not self._turn():
                 break
             if not self._queue and not self._closing.is_set():
                 self._closing.wait(LINGER_SECONDS)
         for route in self._routes:
             if not route.is_gone:
                 route.output.close()
+
+    def _turn(self) -> bool:
+        """Write the next batch, and let go of it before the next is waited for; False: there will be none."""
+        batch = self._next_batch()
+        self._serve_reopens()
+        if not batch:
+            return not self._closing.is_set() or bool(self._queue)
+        routes = [route for route in self._routes if not route.is_gone]
+        if not routes:
+            self._unwritten_count += len(batch)
+        for route in routes:
+            wanted = [record for record in batch if route.levels.passes(record)]
+            if wanted:
+                self._write(route, wanted)
+        self._done_count += len(batch)
+        self._make_room()
+        return True
 
     def _next_batch(self) -> list[Record]:
         """Return the next records; wait for some, for a reopen, or for the end (then it may be empty)."""

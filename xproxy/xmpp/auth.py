@@ -80,6 +80,7 @@ class _Attempt:
     iterations: int | None = None
     predicted_to_fail: bool = False
     aborted: bool = False
+    is_doubtful: bool = False  # servers may have read something else than we did
     by_token: bool = False
     request: sasl2.Request | None = None
     tasks: tuple[str, ...] = ()
@@ -163,7 +164,8 @@ class Authentication:
             return []
         before = attempt.identity
         events = _element_inside(element, attempt)
-        payload, _ = self._payload(attempt, element)
+        payload, encoding = self._payload(attempt, element)
+        attempt.is_doubtful |= encoding == "noncanonical"
         problem = self._read_response(attempt, payload)
         if problem is not None:
             events.append(SaslMalformed(mechanism=attempt.mechanism, kind=problem, step=attempt.responses - 1))
@@ -309,6 +311,7 @@ class Authentication:
         starttls_offered: bool,
     ) -> list[Event]:
         """The first message of an attempt was read as ``payload``; ``events`` is what was odd so far."""
+        attempt.is_doubtful |= encoding == "noncanonical"
         problem = self._read_response(attempt, payload) if encoding is not None else None
         request = attempt.request
         identity, mechanism = attempt.identity, attempt.mechanism
@@ -377,8 +380,8 @@ class Authentication:
         if attempt is None:
             return [SaslMalformed(mechanism="", kind="success-without-auth", step=0)]
         self.security_layer = attempt.identity.security_layer
-        if overlapped:
-            attempt.identity = _NOBODY
+        if overlapped or attempt.is_doubtful:
+            attempt.identity = _NOBODY  # the claim is in sasl-started, the account in what the server binds
         if (user := self._user_key(attempt)) is not None and not attempt.by_token:
             self._memory.logged_in_by(user, attempt.mechanism)
         return [
@@ -514,6 +517,7 @@ def is_mechanism_name(text: str) -> bool:
 def _element_inside(element: etree._Element, attempt: _Attempt) -> list[Event]:
     """A message holds character data and nothing else; servers differ in what they make of an element in it."""
     if any(isinstance(child.tag, str) for child in element):
+        attempt.is_doubtful = True
         return [SaslMalformed(mechanism=attempt.mechanism, kind="element-inside", step=attempt.responses)]
     return []
 
