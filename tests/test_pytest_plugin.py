@@ -78,6 +78,7 @@ def test_a_changed_stanza_fails_the_test_and_is_shown(project: pytest.Pytester) 
     result.stdout.fnmatch_lines(
         ["*FAIL session juliet*", "*Mismatch: #7 *expected 'I am.', got 'I am not.'*", "*+  <body>I am not.</body>*"]
     )
+    assert result.stdout.str().count("+  <body>I am not.</body>") == 1  # the failure has it, no section repeats it
     result.stdout.no_fnmatch_line("*Traceback*")
     (place,) = (project.path / "artifacts").iterdir()
     assert {path.name for path in place.iterdir()} == {
@@ -195,6 +196,53 @@ def test_asyncio_and_subprocesses_are_fine(project: pytest.Pytester) -> None:
         """
     )
     run(project).assert_outcomes(passed=2)
+
+
+def test_clients_that_are_fixtures_leave_when_the_test_is_done(project: pytest.Pytester) -> None:
+    project.makepyfile(
+        test_it="""
+        import contextlib, trio, pytest
+        from xproxy.peer.client import Client, trusting
+        from xproxy.pytest_threads import Background
+
+        @pytest.fixture(params=[True, False])
+        def app(request, xmpp_replay_server):
+            server = xmpp_replay_server
+            account = server.account("juliet")
+
+            async def run(task_status):
+                async with Client(host=server.host, port=server.port, domain=server.domain,
+                                  tls=trusting(server.ca_path)) as client:
+                    await client.enter(account.user, account.password, "balcony")
+                    await client.roster()
+                    await client.send_presence()
+                    await client.expect("message")
+                    await client.send_message("romeo@example.test/garden", "I am.")
+                    leave = trio.Event()
+                    task_status.started(leave)
+                    await leave.wait()
+                    await client.close()
+
+            app = Background(run, "app")
+            yield app
+            if request.param:
+                app.call(app.value.set)
+                app.join()
+            else:
+                server.stop = lambda: app.stop()  # it stays until the fake server is gone
+
+        @pytest.mark.xmpp_cassette("juliet.xmpp.xml", linger_seconds=0.1, step_seconds=0.8)
+        def test_talk(app):
+            pass
+        """
+    )
+    result = run(project, "--junitxml", "junit.xml")
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*ERROR at teardown of test_talk?False?*", "*#8 <close/> did not come: the client was*"]
+    )
+    properties = [each.get("value") for each in etree.parse(project.path / "junit.xml").iter("property")]
+    assert properties.count("session juliet: 3") == 2
 
 
 def test_with_xdist(project: pytest.Pytester) -> None:

@@ -33,7 +33,6 @@ _SETTINGS: Final = (
     *("close_seconds_max", "match_seconds_max"),
 )
 
-_checks: Final = pytest.StashKey[list[Callable[[], None]]]()
 _handles: Final = pytest.StashKey["_Handles"]()
 _recordings: Final = pytest.StashKey[list["Recording"]]()
 _failed: Final = pytest.StashKey[bool]()
@@ -161,7 +160,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Forget an earlier run of the same test (pytest-rerunfailures): its replays are judged, and stopped."""
-    keys: tuple[pytest.StashKey[Any], ...] = (_checks, _handles, _recordings, _failed)
+    keys: tuple[pytest.StashKey[Any], ...] = (_handles, _recordings, _failed)
     for key in keys:
         if key in item.stash:
             del item.stash[key]
@@ -169,10 +168,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """When the test's own code has passed, judge its replays."""
+    """When the test's own code has passed, judge its replays.
+
+    Where clients are fixtures they leave later: whether they do is judged when the fake server's own fixture ends.
+    """
+    __tracebackhide__ = True
     result = yield
-    for check in item.stash.get(_checks, []):
-        check()
+    for handle in item.stash.get(_handles, _Handles()):
+        if hasattr(handle, "said_all") and not handle.said_all():
+            handle.check()
     return result
 
 
@@ -186,15 +190,16 @@ def pytest_runtest_makereport(
         for handle in item.stash.get(_handles, _Handles()):
             if call.excinfo is not None and hasattr(handle, "stop"):
                 handle.stop()  # nobody waits for the rest of a conversation that has failed
+    if call.when == "teardown":  # pytest takes the properties of this phase
         reports = [report for handle in item.stash.get(_handles, _Handles()) for report in _reports_of(handle)]
         for report in reports:
             for case in report.cases:
                 item.user_properties.extend((name, f"{case.name}: {value}") for name, value in case.properties)
     outcome = yield
-    if call.when == "call" and outcome.failed and (handles := item.stash.get(_handles, _Handles())):
+    if call.when in ("call", "teardown") and outcome.failed and (handles := item.stash.get(_handles, _Handles())):
         from xproxy.pytest_tools import keep_artifacts, sections
 
-        outcome.sections.extend(sections(handles))
+        outcome.sections.extend(sections(handles, None if call.excinfo is None else call.excinfo.value))
         if (directory := item.config.getoption("--xmpp-artifacts")) is not None:
             keep_artifacts(Path(directory), item.nodeid, handles)
     return outcome
@@ -292,10 +297,11 @@ def xmpp_replay_server(
         settings=_settings(request),
         accept=f"pytest --xmpp-record=all --xmpp-upstream HOST:PORT '{request.node.nodeid}'",
     )
-    request.node.stash.setdefault(_checks, []).append(handle.check)
     request.node.stash.setdefault(_handles, _Handles()).append(handle)
     try:
         yield handle
+        if request.node.stash.get(_failed, True) is False:
+            handle.check()  # again, or for the first time: who had to leave has had the time
     finally:
         handle.stop()
 

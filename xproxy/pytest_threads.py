@@ -26,6 +26,7 @@ from xproxy.replay.engine import Engine
 from xproxy.replay.report import Report
 from xproxy.replay.server import Listening, serve_cassette
 
+_LOOK_SECONDS = 0.2  # between two looks whether a thread has died instead of what was waited for
 START_SECONDS_MAX = 30.0  # a proxy makes its CA first; a loaded machine takes seconds
 
 T = TypeVar("T")
@@ -90,6 +91,16 @@ class Background(Generic[T, R]):
         """Whether it has not ended."""
         return self._thread.is_alive()
 
+    def wait(self, event: threading.Event) -> None:
+        """Wait for something that happens inside, or the end."""
+        while self.is_running and not event.wait(_LOOK_SECONDS):
+            pass
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait for its end; False: it still runs."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
     def call(self, function: Callable[[], Any]) -> None:
         """Call a function inside, if it still runs."""
         if self._token is not None and self.is_running:
@@ -150,6 +161,9 @@ class ServerHandle:
         self._engine: Engine | None = None
         self._started = datetime.now(UTC)
         self._report: Report | None = None
+        self._linger_seconds = settings.linger_seconds
+        self._said = threading.Event()
+        self._waits_for_partings = False
 
         async def main(task_status: "trio.TaskStatus[Listening]") -> Report:
             return await serve_cassette(
@@ -158,6 +172,7 @@ class ServerHandle:
                 passwords=passwords,
                 settings=settings,
                 accept=accept,
+                on_said=self._all_said,
                 on_played=self._played,
                 task_status=task_status,
             )
@@ -169,6 +184,18 @@ class ServerHandle:
 
     def _played(self, engine: Engine) -> None:
         self._engine = engine
+
+    def _all_said(self, engine: Engine) -> None:
+        self._waits_for_partings = engine.playback.awaits_parting and not engine.playback.findings
+        self._said.set()
+
+    def said_all(self) -> bool:
+        """Wait until the replay is over, or nothing is left of it but that clients leave: True.
+
+        They may be fixtures, which leave when the test is done.
+        """
+        self._thread.wait(self._said)
+        return self._waits_for_partings and not self._thread.ended_within(self._linger_seconds)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -195,6 +222,7 @@ class ServerHandle:
         Raises:
             ReplayFailed: something differs.
         """
+        __tracebackhide__ = True
         report = self.report()
         if report.exit_code:
             raise ReplayFailed(report)

@@ -26,7 +26,7 @@ from xproxy.config.log import LogSettings
 from xproxy.config.settings import Settings
 from xproxy.config.state import StateSettings
 from xproxy.config.upstream import UpstreamSettings
-from xproxy.pytest_threads import AccountHandle, Background, trust_environment
+from xproxy.pytest_threads import AccountHandle, Background, ReplayFailed, trust_environment
 from xproxy.replay.compare import by_session, compare, read_golden
 from xproxy.replay.golden import SUFFIX as GOLDEN_SUFFIX
 from xproxy.replay.golden import golden_lines
@@ -148,6 +148,10 @@ class Recording:
             raise pytest.UsageError(f"recording needs the password of {name}: override the fixture xmpp_accounts")
         return AccountHandle(name=name, jid=f"{name}@{self.domain}", user=name, password=self._accounts[name])
 
+    def said_all(self) -> bool:
+        """While recording there is nothing to wait for."""
+        return False
+
     def check(self) -> None:
         """While recording there is nothing to compare with."""
 
@@ -223,10 +227,13 @@ class Pipeline:
             raise AssertionError(f"{golden} differs; if it is right so: pytest --xmpp-update-golden\n{text}")
 
 
-def sections(handles: Iterable[Any]) -> list[tuple[str, str]]:
-    """Return what a failed test's report shows of its replays, where the failure itself does not."""
+def sections(handles: Iterable[Any], error: BaseException | None) -> list[tuple[str, str]]:
+    """Return what a failed test's report shows of its replays, where ``error``, the failure itself, does not."""
+    said = error.report if isinstance(error, ReplayFailed) else None
     return [
-        (f"XMPP replay: {report.name}", render_human(report).plain) for report in _reports(handles) if report.exit_code
+        (f"XMPP replay: {report.name}", render_human(report).plain)
+        for report in _reports(handles)
+        if report.exit_code and report is not said
     ]
 
 

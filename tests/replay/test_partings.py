@@ -147,6 +147,16 @@ async def test_what_waits_for_a_parting_that_does_not_come_is_reported(play: Pla
     assert messages(stage) == ["#9 <close/> did not come: nothing came"]
 
 
+@pytest.mark.slow
+async def test_what_is_missing_only_because_of_another_session_says_so(play: Play) -> None:
+    async with play(TALK, settings=attrs.evolve(QUICK, step_seconds=0.5)) as stage:
+        await two(stage)  # juliet says nothing, so romeo has nothing to answer
+    of_juliet, of_romeo = messages(stage)
+    assert of_juliet.startswith("#5 <message")
+    assert of_juliet.endswith("did not come: nothing came for 0.5 s")
+    assert of_romeo == "#7 and what follows could not come: #5 of juliet did not"
+
+
 # Servers that leave.
 
 

@@ -82,7 +82,9 @@ class ReplayClients:
             message = f"the server did not answer within {engine.settings.step_seconds:g} s: <{event.what.value}>"
             self._fail(event, FailureKind.TIMEOUT, message)
         except TlsRefused as refused:
-            self._fail(event, FailureKind.TLS, str(refused))
+            unknown = "CERTIFICATE_VERIFY_FAILED" in refused.reason
+            hint = "; name the file of who signed the server's certificate (--ca, or ca=)" if unknown else ""
+            self._fail(event, FailureKind.TLS, f"{refused}{hint}")
         except LoginFailed as failed:
             self._fail(event, FailureKind.AUTH, str(failed))
         except (StanzaFailed, ResumeFailed) as failed:

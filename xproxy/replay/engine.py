@@ -171,7 +171,7 @@ class Engine:
             if (known := excuse(each.name)) is not None:
                 playback.note(known[0], each.name, known[1])
             elif playback.missing(each.name):
-                playback.note_missing(each.name, f"{why} for {seconds:g} s" if "nothing" in why else why)
+                playback.note_missing(each.name, f"{why} for {seconds:g} s" if "nothing" in why else why, left=False)
         for each in self.cassette.sessions:
             # What we could not say waits for something of theirs: a stanza was named above, a parting was not.
             unsaid = playback.unsaid(each.name)

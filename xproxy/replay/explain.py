@@ -5,6 +5,7 @@ Everything shown went through capture/hide.py; the report is scrubbed of known s
 
 import difflib
 from collections.abc import Iterator
+from typing import Final
 
 import attrs
 
@@ -13,8 +14,10 @@ from xproxy.capture.hide import hide
 from xproxy.capture.node import Node, render_pretty
 from xproxy.replay.match import filled
 from xproxy.replay.playback import Finding, Playback
-from xproxy.replay.report import Case, Failure, Report, one_line
+from xproxy.replay.report import Case, Failure, FailureKind, Report, one_line
 from xproxy.replay.scrub import Scrubber
+
+_ACCEPTABLE: Final = frozenset({FailureKind.MISMATCH, FailureKind.MISSING, FailureKind.UNEXPECTED})
 
 
 def to_failure(finding: Finding, playback: Playback, accept: str | None) -> Failure:
@@ -50,7 +53,7 @@ def _detail(finding: Finding, playback: Playback, accept: str | None) -> Iterato
     if finding.history:
         yield "last events (C client, S server):"
         yield from (f"  {line}" for line in finding.history)
-    if accept is not None and finding.acceptable:
+    if accept is not None and finding.acceptable and finding.kind in _ACCEPTABLE:
         yield f"$ to accept what came: {accept}"
 
 

@@ -428,10 +428,15 @@ class Playback:
             and event.what in (What.STANZA, What.LOGIN, What.RESUME, What.CONNECT)
         ]
 
-    def note_missing(self, session: str, why: str) -> None:
-        """Say of the session what did not come."""
+    def note_missing(self, session: str, why: str, *, left: bool = True) -> None:
+        """Say of the session what did not come, because its peer ``left``, or while it was there."""
         missing = self.missing(session)
         self.missed |= {event.number for event in missing if event.what is What.STANZA}
+        if not left and (cause := self._cause_elsewhere(missing[0])) is not None:
+            event = missing[0]
+            message = f"#{event.number} and what follows could not come: #{cause.number} of {cause.session} did not"
+            self._note(self._finding(FailureKind.MISSING, session, message, event=event))
+            return
         for event in missing[:NAMED_MAX]:
             what = f"<{event.what.value}>" if event.stanza is None else one_line(event.stanza)
             self._note(
@@ -474,7 +479,7 @@ class Playback:
         if self.is_ours(event):
             if self.unsaid(session):
                 return  # that is what is said of it (note_unsaid)
-            self.fact(FailureKind.STREAM, session, partings.too_early(event, who, left), event)
+            self.fact(FailureKind.MISMATCH, session, partings.too_early(event, who, left), event)
             self.parted[event.number] = what_of(left)
         elif not event.optional and event.what is not what_of(left):
             self.fact(FailureKind.MISMATCH, session, partings.other_way(event, who, left), event)
@@ -528,6 +533,15 @@ class Playback:
             message = f"#{event.number} {stanza} was not said: the {self.theirs.value} {WAYS[left]}"
             more = f", and {len(unsaid) - NAMED_MAX} more" if index == NAMED_MAX < len(unsaid) else ""
             self.fact(FailureKind.STREAM, session, message + more, event)
+
+    def _cause_elsewhere(self, event: Event) -> Event | None:
+        """Return what of theirs did not come in another session, where their ``event`` would be a consequence.
+
+        We had something to say before it that waits for that.
+        """
+        ours = next((each for each in self.unsaid(event.session) if each.number < event.number), None)
+        cause = None if ours is None else self.blocker(ours)
+        return cause if cause is not None and cause.session != event.session else None
 
     def skip_rest(self, session: str) -> None:
         """The session is over: nothing more happens in it."""

@@ -478,6 +478,7 @@ async def serve_cassette(
     port: int = 0,
     settings: ReplaySettings | None = None,
     accept: str | None = None,
+    on_said: Callable[[Engine], None] = lambda engine: None,
     on_played: Callable[[Engine], None] = lambda engine: None,
     task_status: "trio.TaskStatus[Listening]" = trio.TASK_STATUS_IGNORED,
 ) -> Report:
@@ -485,7 +486,8 @@ async def serve_cassette(
 
     ``passwords``: by account name. Clients must trust who signed ``tls``'s certificate; None: no TLS.
 
-    ``accept``: the command that accepts what came, for the report. ``on_played`` gets the engine at the end.
+    ``accept``: the command that accepts what came, for the report. ``on_said`` gets the engine when every stanza was
+    said, or a deadline was over, and clients may still have to leave; ``on_played`` at the end.
 
     Raises:
         AddressProblem: cannot listen there.
@@ -514,6 +516,7 @@ async def serve_cassette(
             raise _cannot_listen(first, host, port) from first
         task_status.started(Listening(address=address, server=server))
         await engine.play(_Voice(server), still_busy=server.is_busy, excuse=server.excuse)
+        on_said(engine)
         await server.see_off()
         nursery.cancel_scope.cancel()
     report = engine.report(NAME, accept=accept)
