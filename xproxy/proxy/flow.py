@@ -1,6 +1,7 @@
 """One session as the plane sees it: two legs, what holds each of them, and what its task must look at."""
 
 import enum
+import math
 import socket
 import ssl
 from collections import deque
@@ -115,6 +116,7 @@ class Flow:
 
     __slots__ = (
         "_news",
+        "_waiting",
         "client",
         "close",
         "core",
@@ -144,8 +146,9 @@ class Flow:
         self.given_up = given_up  # what an alert from a peer means when TLS is up; None: nothing more than an end
         self.close: Close | None = None  # the first one counts
         self.starttls: StartTls | None = None
-        self.tick_ns: int | None = None  # what the task waits for; the plane wakes it when the core wants less
+        self.tick_ns: int | None = None  # what the task waits for; the plane hurries it when the core wants less
         self._news = trio.Event()
+        self._waiting: trio.CancelScope | None = None
         for leg, peer in ((client, server), (server, client)):
             leg.flow = self
             leg.core = core
@@ -169,7 +172,17 @@ class Flow:
         """Have the session's task look at the flow."""
         self._news.set()
 
-    async def news(self) -> None:
-        """Wait until ``wake`` was called since the last return."""
-        await self._news.wait()
-        self._news = trio.Event()
+    async def news(self, seconds_max: float = math.inf) -> None:
+        """Wait until ``wake`` was called since it was last noticed, at most ``seconds_max`` or what ``hurry`` says."""
+        with trio.move_on_after(seconds_max) as self._waiting:
+            await self._news.wait()
+            self._news = trio.Event()
+
+    def hurry(self, seconds_max: float) -> None:
+        """Have the wait in ``news`` end after ``seconds_max`` at the latest; to wake the task for that would cost more.
+
+        A task that does not wait looks at the core's deadline before it does.
+        """
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.deadline = min(waiting.deadline, trio.current_time() + seconds_max)

@@ -100,6 +100,8 @@ class Plane(Protocol):
         """Serve legs until cancelled."""
 
 
+_NS: Final = 1_000_000_000
+
 Sends = list[tuple[Leg, bytes]]
 
 
@@ -401,7 +403,9 @@ class _Turns:
                 self._read_freely(leg)
         tick_ns = flow.core.next_tick_ns
         if tick_ns is not None and (flow.tick_ns is None or tick_ns < flow.tick_ns):
-            self._wake(flow)  # a deadline is never set without something to observe or an end
+            # A deadline is never set without something to observe or an end.
+            flow.tick_ns = tick_ns
+            flow.hurry((tick_ns - at_ns) / _NS)
 
     def _read_freely(self, leg: Leg) -> None:
         leg.read_freely()

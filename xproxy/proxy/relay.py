@@ -13,6 +13,7 @@ import contextlib
 import enum
 import errno
 import logging
+import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -541,9 +542,7 @@ class Relay:
         if tick_ns is not None and tick_ns <= now:
             self._plane.carry_out(flow, flow.core.tick(now), now)
             return
-        wait = min((tick_ns - now) / _NS, _CLOCK_CHECK_SECONDS) if tick_ns is not None else float("inf")
-        with trio.move_on_after(wait):
-            await flow.news()
+        await flow.news(min((tick_ns - now) / _NS, _CLOCK_CHECK_SECONDS) if tick_ns is not None else math.inf)
 
     def _send_what_waits(self, flow: Flow, nursery: trio.Nursery) -> bool:
         """See that somebody sends what waits; tell whether anything does."""
