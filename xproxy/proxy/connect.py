@@ -7,6 +7,7 @@ deadline holds for everything, name look-ups included: clients give up as well, 
 import contextlib
 import errno
 import os
+import select
 import socket
 from typing import Final, Self
 
@@ -76,13 +77,13 @@ def begin(sock: socket.socket, address: str, port: int) -> bool:
     """Begin to connect ``sock``, which does not block; tell whether it stands already. Raises OSError."""
     code = sock.connect_ex((address, port))
     if code == errno.EINPROGRESS:
-        # A server on this machine has answered within the call, though that does not say so: asked again, it does.
-        code = sock.connect_ex((address, port))
-    if code in (0, errno.EISCONN):
-        return True
-    if code in (errno.EALREADY, errno.EINPROGRESS):
-        return False
-    raise OSError(code, os.strerror(code))
+        # Also where the server is on this machine and has answered before the call returned: so it is asked for.
+        if not _has_answer(sock):
+            return False
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+    return True
 
 
 async def answered(sock: socket.socket) -> None:
@@ -90,6 +91,12 @@ async def answered(sock: socket.socket) -> None:
     await trio.lowlevel.wait_writable(sock)
     if code := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
         raise OSError(code, os.strerror(code))
+
+
+def _has_answer(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 _Begun = tuple[socket.socket, Candidate]

@@ -584,6 +584,8 @@ class WaitReadablePlane(_Turns):
     async def _watch(self, leg: Leg, scope: trio.CancelScope) -> None:
         with scope:
             while True:
+                # A leg may have been let go of, and closed, before this ran.
+                await trio.lowlevel.checkpoint_if_cancelled()
                 if leg.due:
                     await trio.lowlevel.checkpoint()  # the others' turn
                 else:
@@ -593,7 +595,6 @@ class WaitReadablePlane(_Turns):
                     continue
                 leg.due = False
                 self._serve((leg,))
-                await trio.lowlevel.checkpoint_if_cancelled()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve legs until cancelled."""
