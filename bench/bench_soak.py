@@ -3,10 +3,11 @@
     python bench/bench_soak.py [--quick] [--messages N] [--sessions N] [--out DIR]
 
 Some sessions stay and send all the messages while short sessions come and go (log in, leave), in 20 parts of equal
-work. After each part: memory (PSS), names that the XML parser keeps, descriptors, trio's tasks, objects known to the
-collector (after it has run, and without the deadlines that trio keeps a thousand of when they are over), and how much
-of the C heap is in use: memory also depends on where the heap has holes. The first quarter is to warm up: allocators
-and caches find their size. Flat means: in the last quarter no more than 5 % above the second.
+work. After each part: memory of its own (not that of programs and libraries, which others may share), names that the
+XML parser keeps, descriptors, trio's tasks, objects known to the collector (after it has run, and without the deadlines
+that trio keeps a thousand of when they are over), and how much of the C heap is in use: memory also depends on where
+the heap has holes. The first quarter is to warm up: allocators and caches find their size. Flat means: in the last
+quarter no more than 5 % above the second.
 """
 
 import json
@@ -24,7 +25,7 @@ import attrs
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.ends import BenchFailed, load
-from bench.kernel import descriptors, memory_bytes, threads
+from bench.kernel import descriptors, own_memory_bytes, threads
 from bench.proxies import Bench, Started, xproxy
 from bench.report import Bar, conclude, lines_svg, median, parser, table
 
@@ -126,7 +127,7 @@ def _look(proxy: Started, seen: Path, messages: int, sessions: int) -> Look:
     return Look(
         messages=messages,
         sessions=sessions,
-        memory_mib=memory_bytes(proxy.pid) / 1_048_576,
+        memory_mib=own_memory_bytes(proxy.pid) / 1_048_576,
         names=inside["names"],
         descriptors=descriptors(proxy.pid),
         threads=threads(proxy.pid),

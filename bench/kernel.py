@@ -22,14 +22,22 @@ def cpu_ns(pid: int) -> int:
 
 def memory_bytes(pid: int) -> int:
     """Return the memory of the family: what is shared with others counts in part (PSS)."""
-    return sum(_pss_kib(one) for one in family(pid)) * 1024
+    return sum(_kib(one, "Pss:") for one in family(pid)) * 1024
 
 
-def _pss_kib(pid: int) -> int:
+def own_memory_bytes(pid: int) -> int:
+    """Return the memory that the family made for itself, heaps and stacks.
+
+    Pages of programs and libraries are left out: how much of them counts depends on who else runs the same just now.
+    """
+    return sum(_kib(one, "Anonymous:") for one in family(pid)) * 1024
+
+
+def _kib(pid: int, what: str) -> int:
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(what):
             return int(line.split()[1])
-    raise AssertionError("smaps_rollup has a line Pss")
+    raise AssertionError(f"smaps_rollup has a line {what}")
 
 
 def descriptors(pid: int) -> int:
