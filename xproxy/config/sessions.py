@@ -62,5 +62,5 @@ class SessionLimits:
     names_total_max: int = setting(
         1_000_000,
         "names",
-        "about 150 bytes each; above it they are given up and logins under way end; an lxml that cannot: drain and exit",
+        "about 150 bytes each; above it they are given up and logins under way end, or the proxy drains and exits",
     )
