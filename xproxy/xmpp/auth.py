@@ -539,6 +539,8 @@ def _cause(attempt: _Attempt | None, condition: str) -> str | None:
 
 def _merge(old: Identity, new: Identity) -> Identity:
     """A later message may add to what is known, never take from it."""
+    if old is _NOBODY and new.problem is None:
+        return new
     return attrs.evolve(
         new,
         authcid=new.authcid if new.authcid is not None else old.authcid,

@@ -174,8 +174,9 @@ class Content:
         if self._parser is not None and self._parser.is_used:
             self._parser.clean()
         octets = len(data)
-        octets_max = self._one_bytes(data) if one else self._whole_bytes
-        if not self._is_boundary or not 0 < octets <= octets_max or self._careful:
+        if not self._is_boundary or self._careful:
+            return None
+        if not 0 < octets <= (self._one_bytes(data) if one else self._whole_bytes):
             return None
         wrapping = self._wrapping
         assert wrapping is not None
@@ -184,26 +185,37 @@ class Content:
         before = _dict_size()
         elements = read_elements(data, wrapping, self._root_name)
         grown = _dict_size() - before
-        names = self._bounds.names
         if grown:
-            names.add(grown)
-        if elements is None or (one and len(elements) > 1):
+            self._bounds.names.add(grown)
+        if elements is None:
             return None
-        self.position = end = self.position + octets
-        self._tally.elements += len(elements)
-        items: list[Item] = []
-        for element in elements:
-            items.append(FirstLevelElement(element, end, octets))
-            octets = 0
-        if names.used > names.max:
-            self._check_limits(items)
-            if names.renewals is not None and self.state is _OPEN and self._bounds.has_too_many_names:
-                self._skip_open_element(items)
+        items: list[Item]
+        end = self.position + octets
+        if len(elements) == 1:
+            self._tally.elements += 1
+            items = [FirstLevelElement(elements[0], end, octets)]
+        elif one:
+            return None
+        else:
+            self._tally.elements += len(elements)
+            items = [FirstLevelElement(element, end, 0) for element in elements]
+            items[0] = FirstLevelElement(elements[0], end, octets)
+        self.position = end
+        if grown:
+            self._look_at_names(items)
         if self._parser is not None:
             self._rested += 1
             if self._rested >= _RESTED_MAX:
                 self._rest()
         return items
+
+    def _look_at_names(self, items: list[Item]) -> None:
+        """Complete elements brought new names."""
+        names = self._bounds.names
+        if names.used > names.max:
+            self._check_limits(items)
+            if names.renewals is not None and self.state is _OPEN and self._bounds.has_too_many_names:
+                self._skip_open_element(items)
 
     def _one_bytes(self, data: bytes) -> int:
         """Return how long ``data`` may be to be tried as one element."""

@@ -152,8 +152,9 @@ class StreamReader:
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next octets, in any cut, and return what became complete, in order. Never raises."""
-        if self._content is not None:
-            whole = self._content.feed_whole(data)
+        content = self._content
+        if content is not None:
+            whole = content.feed_whole(data)
             if whole is not None:
                 self.fed_whole = True
                 return whole

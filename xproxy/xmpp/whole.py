@@ -95,9 +95,20 @@ def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequenc
         or (b"?" in content and b"<?" in content)
     ):
         return None
-    stanza = _read_stanza(content, wrapping)
-    if stanza is not None and stanza.tag != root_name:
-        return (stanza,)
+    tags = wrapping.stanzas.get(content[1:3])
+    if tags is not None:
+        start, closing, closing_bytes, declared = tags
+        end, size = content.find(b">") + 1, len(content)
+        # Looks tell only that it is worth a try as one stanza; the parser decides. Nothing can stand behind it: neither
+        # text nor a comment, instruction or CDATA section.
+        if content.startswith(start) and (end == size or content.find(closing) + closing_bytes == size):
+            alone = content if content.find(b" xmlns=", 0, end) >= 0 else declared + content[len(start) :]
+            try:  # as in _parse, without the call
+                stanza = _fromstring(alone, _PARSER)
+            except etree.XMLSyntaxError:
+                stanza = None
+            if stanza is not None and not len(_PARSER.error_log) and stanza.tag != root_name:
+                return (stanza,)
     root = None if content.startswith(b"</") else read_whole(content, wrapping)
     if root is None or root.text is not None:
         return None
@@ -111,28 +122,6 @@ def read_elements(content: bytes, wrapping: Wrapping, root_name: str) -> Sequenc
 def read_whole(content: bytes, wrapping: Wrapping) -> etree._Element | None:
     """Return the root around ``content``; None: it is not complete or not right, or the parser has something to say."""
     return _parse(wrapping.opening + content + wrapping.closing)
-
-
-def _read_stanza(content: bytes, wrapping: Wrapping) -> etree._Element | None:
-    """Return the stanza that ``content`` is; None: it is not one stanza, or not a plain one, or not right.
-
-    ``content`` ends with ">" and has no comment, processing instruction or CDATA section: they could stand behind it.
-    """
-    tags = wrapping.stanzas.get(content[1:3])
-    if tags is None:
-        return None
-    start, closing, closing_bytes, declared = tags
-    end, size = content.find(b">") + 1, len(content)
-    # Looks tell only that it is worth a try; the parser decides.
-    if not content.startswith(start) or (end < size and content.find(closing) + closing_bytes != size):
-        return None
-    if content.find(b" xmlns=", 0, end) < 0:
-        content = declared + content[len(start) :]
-    try:  # as in _parse, without the call
-        stanza = _fromstring(content, _PARSER)
-    except etree.XMLSyntaxError:
-        return None
-    return None if len(_PARSER.error_log) else stanza
 
 
 def _parse(document: bytes) -> etree._Element | None:
