@@ -276,6 +276,8 @@ class _App:
     ) -> None:
         """Serve until stopped."""
         numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP) if signals else ()
+        for number in numbers:  # behind the receiver, while captures and the journal are closed: not to be cut short
+            signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(*numbers) if numbers else nullcontext() as received:
             async with trio.open_nursery() as nursery:
                 finished = trio.Event()

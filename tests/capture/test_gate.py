@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.taping import Disk, TapedSession
 from xproxy.capture.gate import Wanted
+from xproxy.capture.service import LAST_BYTES
 from xproxy.capture.trace import Closed, Conn, Gap, Lost, TraceSession, read_sessions
 from xproxy.events import Endpoint, Side
 
@@ -125,6 +126,24 @@ def test_a_file_has_a_limit_and_the_session_goes_on(tmp_path: Path) -> None:
     assert found is not None
     assert isinstance(found.lines[-1], Lost)
     assert found.lines[-1].why == "session-limit"
+
+
+@pytest.mark.parametrize("limit", ["session_bytes_max", "room"])
+def test_wherever_a_limit_falls_the_file_is_whole_and_says_that_it_ends(limit: str, tmp_path: Path) -> None:
+    begun = len(TapedSession().log_in().capture())
+    for room in range(begun - 500, begun + 1_500, 23):
+        disk = Disk(room=room) if limit == "room" else Disk()
+        session = TapedSession(disk=disk, session_bytes_max=room if limit == "session_bytes_max" else 1 << 26).log_in()
+        pieces = ("<message id='1'><bo", "dy>hello, ", "you</body></mess", "age><presence/><iq id='", "2' type='get'/>")
+        for piece in pieces * 4:
+            session.say(C, piece)
+        found = written(session.finish(), tmp_path)
+        assert found is not None
+        lost = found.lines[-1]
+        assert isinstance(lost, Lost)
+        assert lost.why == ("session-limit" if limit == "session_bytes_max" else "queue-limit")
+        assert len(session.disk.data) <= room + LAST_BYTES
+        assert session.forwarded[C].count(b"<presence/>") == 4
 
 
 def test_no_room_ends_the_capture_and_not_the_session(tmp_path: Path) -> None:

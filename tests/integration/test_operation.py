@@ -220,6 +220,18 @@ def own_slix() -> Iterator[SlixDriver]:
         yield driver
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_being_told_again_while_it_ends_costs_no_record(start_proxy: StartProxy, number: signal.Signals) -> None:
+    """However impatient: captures and the journal are closed in form (the stop of a proxy is judged)."""
+    proxy = start_proxy(1)
+    proxy.signal(signal.SIGTERM)
+    while proxy.process.poll() is None:
+        proxy.signal(number)
+        time.sleep(0.0005)
+    assert proxy.process.returncode == 0
+    proxy.stop()
+
+
 @pytest.mark.parametrize("mode", ["starttls", "direct-tls"])
 def test_after_the_drain_a_session_ends_abruptly_and_is_resumed_elsewhere(
     start_proxy: StartProxy, prosody: Prosody, own_slix: SlixDriver, canary: Canary, mode: str

@@ -198,13 +198,14 @@ def test_a_slow_reader_of_a_pipe_gets_every_record_in_order(tmp_path):
     received = []
 
     def read():
-        with path.open("rb") as pipe:
-            while piece := pipe.read1(4_096):
-                received.append(piece)
+        while piece := os.read(pipe, 4_096):
+            received.append(piece)
 
+    pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # there is a reader before anybody writes
+    os.set_blocking(pipe, True)
+    output = JsonLinesFile(path)
     reader = threading.Thread(target=read)
     reader.start()
-    output = JsonLinesFile(path)
     channel = RecordChannel(records_max=10_000)
     channel.add_output(output, LevelFilter(Level.DEBUG))
     channel.start()
@@ -213,6 +214,7 @@ def test_a_slow_reader_of_a_pipe_gets_every_record_in_order(tmp_path):
         channel.put_nowait(made[start : start + 10])
     assert channel.close() == 0
     reader.join(5)
+    os.close(pipe)
     assert b"".join(received) == lines(made)
 
 

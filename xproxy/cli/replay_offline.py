@@ -11,7 +11,7 @@ import click
 
 from xproxy.capture.trace import SUFFIX as CAPTURE_SUFFIX
 from xproxy.cli.capture_files import CaptureFile, captures_in, read_from, size_of
-from xproxy.cli.output import is_terminal, make_console, progress_bar
+from xproxy.cli.output import is_terminal, make_console, progress_bar, replace_file
 from xproxy.cli.report import emit, stamped
 from xproxy.errors import FileProblem, UsageProblem
 from xproxy.record.recorder import Record
@@ -152,10 +152,7 @@ def _updated(file: Path, sessions: list[_Session], golden: Path) -> Iterator[Cas
         if not session.ended
         for line in golden_lines(session.documents, session=session.number)
     ]
-    try:
-        golden.write_bytes(b"".join(lines))
-    except OSError as error:
-        raise FileProblem.from_os_error(error, doing="write the golden events", path=golden) from error
+    replace_file(golden, b"".join(lines))
     for session in sessions:
         yield _case(file, session)
 
