@@ -4,10 +4,10 @@ Two levels. *Hidden* (the default): names of elements and attributes, and of val
 analysis reads, or what is of a closed set. *Bodies* (``--capture-bodies``): everything but what is a secret by its
 name. SASL payloads and stream management ids are treated in both by ``xproxy.capture.redact``.
 
-A capture names what it was redacted by, level and number of the rules: ``default-2``, ``bodies-2``. The number is
-raised with every change by which the same octets come out otherwise, here or in what does the work; so who finds that a
-rule left something in knows which captures hold it, and ``xproxy capture redact`` applies the rules of now.
-tests/capture/test_redact.py holds a digest of what comes out, and of these tables, that changes with them.
+A capture names what it was redacted by, level and number of the rules: ``default-2``, ``bodies-2``; a cassette too. The
+number is raised with every change by which the same octets come out otherwise, here, in ``hide`` or in what does the
+work; so who finds that a rule left something in knows which captures hold it, and ``xproxy capture redact`` applies the
+rules of now. tests/capture/test_content.py holds a digest of what comes out, and of the tables, that changes with them.
 """
 
 import enum
