@@ -242,6 +242,12 @@ class Content:
             self._careful, self._trouble = self._trouble, False
         return data
 
+    def renew_parser(self) -> None:
+        """Give up the parser that is at work, and go on with a new one at the same octet."""
+        if self._parser is not None and self.state is _OPEN:
+            again = self._take_care(b"")
+            self._feed_carefully(again, [])  # what it makes was said before
+
     def finish(self, items: list[Item]) -> None:
         """The input ended: an element that was being skipped was lost."""
         if self._skipped is not None:

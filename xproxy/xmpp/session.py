@@ -198,6 +198,11 @@ class Session:
         """Whether each piece up to a ``>`` is looked at before it is fed: a chunk may take 2 us an octet."""
         return not self.established and not (self._client.opaque and self._server.opaque)
 
+    def renew_parsers(self) -> None:
+        """Go on with new parsers: the dictionary of XML names was replaced. For sessions that are not costly."""
+        for direction in (self._client, self._server):
+            direction.reader.renew_parser()
+
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         """With ``LegMode.DIRECT_TO_CLEAR``: the client's hello asks for ``domain``; lead the server into TLS."""
         if not self._course.is_over:

@@ -128,6 +128,11 @@ class StreamReader:
         if self._content is not None:
             self._content.expect_whole()
 
+    def renew_parser(self) -> None:
+        """Go on with a new parser: the old one adds to a dictionary of names that was replaced."""
+        if self._content is not None:
+            self._content.renew_parser()
+
     def read_again(self, data: bytes) -> list[FirstLevelElement]:
         """Return the elements of ``data`` for a second look, if feeding it left ``fed_whole``."""
         return [] if self._content is None else self._content.read_again(data)
