@@ -54,7 +54,8 @@ class StreamReader:
     """One direction of one connection over all its streams.
 
     In negotiation feed each of ``pieces(data)``: element ends are exact, and ``opens_stream`` can tell of a new header
-    before it is fed. Afterwards feed what comes. When the input ends, ask ``finish``.
+    before it is fed. (``feed_one`` takes what is one element as exactly, and cheaper.) Afterwards feed what comes. When
+    the input ends, ask ``finish``.
     """
 
     __slots__ = (
