@@ -121,6 +121,8 @@ SHELL = """<cassette xmlns="urn:xproxy:cassette" xmlns:x="urn:xproxy:cassette" v
         ("<client in='a'><iq xmlns='jabber:client'>x${any:(?i)a}</iq></client>", 6, "(?i:...) for a flag"),
         ("<client in='a'><iq xmlns='jabber:client'>${any:[[a]}</iq></client>", 6, "Possible nested set"),
         ("<client in='a'><iq xmlns='jabber:client'>${any:a{99999999999999999999}}</iq></client>", 6, "too large"),
+        ("<client in='a'><iq xmlns='jabber:client'>${any:a{e}}</iq></client>", 6, "{e} is no repetition"),
+        ("<client in='a'><iq xmlns='jabber:client'>${any:a{1}x{,}}</iq></client>", 6, "{,} is no repetition"),
         ("<client in='a'><iq xmlns='jabber:client'>${any</iq></client>", 6, "without its }"),
         ("<client in='a'><iq xmlns='jabber:client' to='${jid:q}'/></client>", 6, "${jid:q} names no session"),
         ("<client in='a'><iq xmlns='jabber:client'><!-- c --></iq></client>", 6, "comments and processing"),

@@ -9,7 +9,7 @@ from lxml import etree
 
 from xproxy.cli.report import emit, render_human, report_options, stamped
 from xproxy.errors import FileProblem
-from xproxy.replay.report import Case, Failure, FailureKind, Report
+from xproxy.replay.report import Case, Failure, FailureKind, Report, to_json
 
 FAILURE = Failure(kind=FailureKind.MISMATCH, message="it differs", detail="- a\n+ b\n::error::x", line=7)
 REPORT = Report(
@@ -82,3 +82,10 @@ def test_the_result_is_said_where_the_junit_file_cannot_be_written(tmp_path: Pat
     result = CliRunner().invoke(command, ["--format", "human", "--junit", str(tmp_path / "no" / "junit.xml")])
     assert "Mismatch: it differs" in result.stdout
     assert isinstance(result.exception, FileProblem)
+
+
+def test_what_was_let_pass_is_shown_in_every_form() -> None:
+    report = Report(name="r", cases=(Case(name="session 1", file="a", notes=("it left otherwise",)),))
+    assert render_human(report).plain.splitlines()[1] == "  let pass: it left otherwise"
+    assert to_json(report)["cases"][0]["notes"] == ["it left otherwise"]
+    assert report.scrubbed(lambda text: text.replace("otherwise", "***")).cases[0].notes == ("it left ***",)

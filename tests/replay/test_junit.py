@@ -61,3 +61,10 @@ def test_control_characters_are_replaced_not_dropped() -> None:
     failure = Failure(kind=FailureKind.MISMATCH, message="m", detail="a\x00b\x1b\ufffe\ud800")
     text = etree.fromstring(render_junit(Report(name="r", cases=(Case(name="c", file="f", failures=(failure,)),))))
     assert "".join(text.itertext()).strip().endswith("a\ufffdb\ufffd\ufffd\ufffd")
+
+
+def test_what_was_let_pass_is_written_behind_the_failure() -> None:
+    case = Case(name="a", file="f", failures=(FAILURE,), notes=("it left\x1b otherwise", "and came by TLS"))
+    (element,) = etree.fromstring(render_junit(Report(name="r", cases=(case,)))).iter("testcase")
+    assert [child.tag for child in element] == ["failure", "system-out"]
+    assert element[1].text == "let pass: it left\ufffd otherwise\nlet pass: and came by TLS"

@@ -116,6 +116,7 @@ def test_form_fields_are_found_by_var_and_items_keep_their_order() -> None:
         ("${any:[0-9]+}", "12", True),
         ("${any:[0-9]+}", "12a", False),
         ("${any:a{2}}", "aa", True),
+        ("${any:\\{e\\}[{}]}", "{e}}", True),
         ("${any:(a|b)c}", "bc", True),
         ("${int}", "-7", True),
         ("${int=3}", "7", True),

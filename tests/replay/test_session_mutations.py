@@ -102,7 +102,7 @@ def of_clients(frame: Cassette) -> Iterator[tuple[str, Cassette, str]]:
     """Yield what clients may do otherwise: (the fact, what is played, what has to be said)."""
     session = frame.sessions[0]
     for tls in {"starttls", "direct"} - {session.tls}:
-        yield f"tls {session.tls} -> {tls}", evolved(frame, tls=tls), "the client came by"
+        yield f"tls {session.tls} -> {tls}", evolved(frame, tls=tls), "the client came (by|in)"
     for other in [name for name in session.mechanisms if name != session.mechanism][:1]:
         says = "logged in by" if session.mechanism in (None, *MECHANISMS) else "unplayable mechanism"
         if session.mechanism is not None and session.refused is None:

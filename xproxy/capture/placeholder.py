@@ -114,6 +114,10 @@ def is_literal(value: str) -> bool:
 _GROUP: Final = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\((?!\?)", re.DOTALL)
 
 
+_ESCAPED: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_ODD_BRACE: Final = re.compile(r"\{(?!(?:\d+(?:,\d*)?|,\d+)\})[^}]*\}?")
+
+
 @functools.lru_cache(maxsize=1_024)
 def without_groups(pattern: str) -> str:
     """Return the pattern with its plain groups made non-capturing: it becomes a part of a larger one."""
@@ -131,6 +135,9 @@ def _check_pattern(pattern: str, inside: str) -> None:
             regex.compile(pattern)  # by this one it is matched
     except (re.error, regex.error, OverflowError, RecursionError, Warning) as error:
         raise BadTemplate(f"no regular expression in ${{{inside}}}: {error}") from None
+    if odd := _ODD_BRACE.search(_ESCAPED.sub("", pattern)):
+        # `re` takes it as it stands; `regex` for "about this", which would match nearly everything.
+        raise BadTemplate(f"${{{inside}}}: {odd[0]} is no repetition; a brace that stands for itself is written \\{{")
     try:
         groups = re.compile(f"-(?:{without_groups(pattern)})").groups
     except re.error:

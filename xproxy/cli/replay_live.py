@@ -93,7 +93,7 @@ def server(cassette: Path, listen: str, state: Path, cert: Path | None, key: Pat
            format_: Format, junit: Path | None, **options: Any) -> None:  # fmt: skip
     """Play the server of a cassette: what clients say must be what was recorded.
 
-    STARTTLS and direct TLS on one port, with a certificate of the local CA (`xproxy certs show`); logins by SCRAM or
+    STARTTLS or direct TLS, as recorded, with a certificate of the local CA (`xproxy certs show`); logins by SCRAM or
     PLAIN with the passwords given here. It ends by itself when the cassette is played out, or when nothing comes.
     """
     played = read_cassette(cassette)

@@ -181,7 +181,11 @@ class Connection:
     # Negotiation (RFC 6120 section 4.3).
 
     async def _negotiate(self) -> Session:
-        if self._server.tls is not None and await self._wire.starts_with_tls():
+        is_tls = self._server.tls is not None and await self._wire.starts_with_tls()
+        if not self._server.takes_opening(self, is_tls=is_tls):
+            raise PeerLeft(in_form=False)
+        if is_tls:
+            assert self._server.tls is not None
             await self._wire.start_tls(self._server.tls, server_side=True)
             self.tls_mode = "direct"
         while True:

@@ -176,6 +176,10 @@ class Server:
 
     # Where a server of another kind decides otherwise (replay/server.py).
 
+    def takes_opening(self, connection: Connection, *, is_tls: bool) -> bool:
+        """Whether a connection may begin so: with TLS (XEP-0368), or in clear; False: it is closed."""
+        return True
+
     def offered(self, connection: Connection) -> Sequence[str]:
         """Return the mechanisms that a connection may log in with."""
         return self.mechanisms

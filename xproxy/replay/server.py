@@ -46,12 +46,20 @@ _TLS: Final = "TLS could not be established"
 _LOGIN: Final = "the client's login was refused"
 _STREAM: Final = "the client's stream was refused"
 _TLS_MODES: Final = {"none": "in clear", "starttls": "by STARTTLS", "direct": "by direct TLS"}
+_CAME_DIRECT: Final = "the client came by direct TLS alone, recorded was by STARTTLS"
+_CAME_CLEAR: Final = "the client came in clear, recorded was by direct TLS"
 _WHY: Final[Mapping[Left | None, str]] = {
     "closed": "the client left",
     "ended": "the client left, without </stream:stream>",
     "reset": "the client left, by a reset",
 }
-_KINDS: Final = {_TLS: FailureKind.TLS, _LOGIN: FailureKind.AUTH, _STREAM: FailureKind.STREAM}
+_KINDS: Final = {
+    _TLS: FailureKind.TLS,
+    _LOGIN: FailureKind.AUTH,
+    _STREAM: FailureKind.STREAM,
+    _CAME_DIRECT: FailureKind.MISMATCH,
+    _CAME_CLEAR: FailureKind.MISMATCH,
+}
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -123,6 +131,21 @@ class ReplayServer(Server):
         return None if session.account is None else self._cassette.account(session.account).user
 
     # Who comes.
+
+    def takes_opening(self, connection: Connection, *, is_tls: bool) -> bool:
+        """Take what the recorded port took.
+
+        Clients try one after the other (slixmpp begins with direct TLS at a port that it was told): with both open they
+        would come in another way than they had to when they were recorded.
+        """
+        modes = {session.tls for session in self._cassette.sessions}
+        as_recorded = "direct" in modes if is_tls else modes != {"direct"}
+        if as_recorded or self.tls is None or self.engine.settings.lenient:
+            return True
+        if (session := self._session_of(connection)) is not None:
+            self._refused.setdefault(session.name, _CAME_DIRECT if is_tls else _CAME_CLEAR)
+        self.engine.wake()
+        return False
 
     def check_login(self, connection: Connection, mechanism: str) -> None:
         """Refuse the login that was refused when it was recorded."""
@@ -379,7 +402,13 @@ class ReplayServer(Server):
     def excuse(self, name: str) -> tuple[FailureKind, str] | None:
         """Return why a session never came to its stanzas, where that is known."""
         reason = self._refused.pop(name, None)
-        return None if reason is None else (_KINDS[reason.partition(":")[0]], reason)
+        if reason is None:
+            return None
+        if reason in (_CAME_DIRECT, _CAME_CLEAR):
+            playback = self.engine.playback
+            tls: Literal["direct", "starttls"] = "direct" if reason == _CAME_DIRECT else "starttls"
+            playback.met[name] = attrs.evolve(playback.session(name), tls=tls)
+        return _KINDS[reason.partition(":")[0]], reason
 
     def is_busy(self) -> bool:
         """Whether somebody is connected, or was and may come back."""
