@@ -158,6 +158,14 @@ async def test_what_is_missing_only_because_of_another_session_says_so(play: Pla
     assert of_romeo == "#7 and what follows could not come: #5 of juliet did not"
 
 
+async def test_when_nobody_comes_no_session_passes(play: Play) -> None:
+    async with play(TALK, settings=attrs.evolve(QUICK, total_seconds=0.1)) as stage:
+        pass
+    assert stage.kinds == ["Timeout", "Timeout"]
+    assert stage.report is not None
+    assert stage.report.exit_code == 5
+
+
 # Servers that leave.
 
 
