@@ -67,3 +67,15 @@ def test_the_bench_of_offline_replay_runs() -> None:
 def test_every_bench_is_run_here() -> None:
     names = {path.stem.removeprefix("bench_") for path in BENCH.glob("bench_*.py")}
     assert names - {"journal", "offline"} == set(REPORTING)
+
+
+@pytest.mark.slow
+def test_the_bench_of_the_core_runs_against_another_checkout() -> None:
+    done = subprocess.run(
+        [sys.executable, str(BENCH / "bench_core.py"), "--quick", "--against", str(BENCH.parent)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {line.split()[0] for line in done.stdout.splitlines()[1:]} == {"login", "message"}

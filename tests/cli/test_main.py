@@ -137,3 +137,16 @@ def test_a_reader_that_goes_away_is_no_answer_of_ours():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 128 + signal.SIGPIPE
+
+
+def test_an_interrupt_while_modules_are_read_is_no_traceback() -> None:
+    """Ctrl-C in the first tenth of a second."""
+    code = (
+        "import sys, builtins\n"
+        "import xproxy.__main__ as entry\n"
+        "def interrupted(*args, **kwargs): raise KeyboardInterrupt\n"
+        "builtins.__import__ = interrupted\n"
+        "sys.exit(entry.main())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (130, "")

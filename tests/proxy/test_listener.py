@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 import trio
+from lxml import etree
 
 from tests.support.proxying import proxying, receive_all, receive_exactly, send_all
 from xproxy.config.listen import ListenAddress, ListenKind
@@ -20,6 +21,7 @@ from xproxy.proxy import listener
 from xproxy.proxy.listener import Admissions, open_listeners, take_over
 from xproxy.proxy.refusal import Refusal
 from xproxy.proxy.sockets import address_key, endpoint_of
+from xproxy.xmpp.names import renew_dictionary
 
 
 @pytest.mark.parametrize(
@@ -174,6 +176,26 @@ async def test_who_is_one_too_many_is_turned_away_and_may_come_back(
             client, server = await rig.pair()
             client.close()
             server.close()
+
+
+async def test_too_many_names_are_given_up_and_sessions_go_on() -> None:
+    assert renew_dictionary()
+    kept = int(etree.memory_debugger.dict_size())  # type: ignore[attr-defined]
+    with trio.fail_after(10):
+        async with proxying(limits=SessionLimits(names_total_max=kept + 1_000)) as rig:
+            first = await rig.pair()
+            etree.fromstring(b"<r>" + b"".join(b"<given-up-%d/>" % number for number in range(2_000)) + b"</r>")
+            second = await rig.pair()
+            assert rig.proxy.names < kept + 1_000
+            assert not rig.proxy.is_out_of_names
+            (reached,) = rig.channel.of(LimitReached)
+            assert isinstance(reached, LimitReached)
+            assert (reached.limit, reached.closes) == ("sessions.names_total_max", False)
+            for client, server in (first, second):
+                await send_all(client, b"alive")
+                assert await receive_exactly(server, 5) == b"alive"
+                client.close()
+                server.close()
 
 
 async def test_when_too_many_names_are_kept_the_proxy_drains() -> None:

@@ -113,3 +113,12 @@ async def test_an_accepted_cassette_matches_what_it_was_made_of(play: Play) -> N
     async with play(attrs.evolve(accepted(made), events=numbered(accepted(made).events))) as stage:
         await against(stage, other)
     assert stage.kinds == []
+
+
+def test_the_address_of_an_upload_is_not_listed_with_what_is_bound() -> None:
+    cassette = parse_cassette(SAMPLE.read_bytes().replace(b">I am.<", b">see ${url:1}<"))
+    made = playback(cassette)
+    made.bindings.values["url:1"] = "https://upload.example/canary-token/f"
+    say(made, ROSTER, "<presence/>", MESSAGE.format("see elsewhere"))
+    (finding,) = made.findings
+    assert dict(finding.bindings)["url:1"] == "[hidden]"

@@ -81,6 +81,9 @@ class StubCore:
             actions += [Pause(side), StartTls(domain="localhost")]
         return actions
 
+    def renew_parsers(self) -> None:
+        pass
+
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         return [Send(Side.SERVER, domain.encode())]
 

@@ -13,6 +13,7 @@ from tests.support.chunks import chunkings, with_trailing
 from tests.support.judge import judge
 from tests.support.reading import HEADER, Reading, new_reader, read
 from tests.support.strategies import FRAGMENTS, cut, cuts, good_streams, odd_streams, stanzas
+from xproxy.xmpp.names import renew_dictionary
 from xproxy.xmpp.recovery import ElementSkip, Refused, is_accepted
 from xproxy.xmpp.stanza import element_text
 from xproxy.xmpp.stream import (
@@ -744,6 +745,49 @@ def test_attributes_of_tags_that_came_in_two_parts_do_not_add_up(rest: bytes) ->
 
 
 # --- memory ---
+
+
+def test_a_dictionary_of_names_that_is_full_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What strangers have said is forgotten, the vocabulary is not; who was in the middle of an element goes on."""
+    assert renew_dictionary()
+    size = etree.memory_debugger.dict_size
+    before = size()
+    reader = opened(names_max=100_000)
+    strangers = b"".join(b"<renewed-%d/>" % number for number in range(20_000))
+    reader.feed(strangers)
+    items = reader.feed(b"<message to='a'><body>x</body><renewed-1>" + b"<deep>")
+    assert size() > before + 20_000
+    assert renew_dictionary()
+    reader.renew_parser()
+    assert size() < before + 100, "nobody goes on with the old one"
+    items += reader.feed(b"</deep>y</renewed-1></message><presence/>")
+    elements = [item.element for item in items if isinstance(item, FirstLevelElement)]
+    assert [element.tag for element in elements] == ["{jabber:client}message", "{jabber:client}presence"]
+    assert not kinds(items)
+    warmed = size()
+    opened(logged_in=False).feed(b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFkbWk=</auth>")
+    assert size() <= warmed + 4
+
+
+@given(good_streams(), st.integers(0, 300))
+def test_a_parser_is_renewed_wherever_the_stream_stands(stream: bytes, at: int) -> None:
+    whole, renewed = new_reader(), new_reader()
+    for reader in (whole, renewed):
+        reader.expect_whole()
+    said = [(type(item), shown(item)) for part in (stream[:at], stream[at:]) for item in whole.feed(part)]
+    again = []
+    for part in (stream[:at], stream[at:]):
+        again += [(type(item), shown(item)) for item in renewed.feed(part)]
+        renewed.renew_parser()
+    assert again == said
+
+
+def shown(item: Item) -> object:
+    return (
+        etree.tostring(item.element, with_tail=False)
+        if isinstance(item, FirstLevelElement)
+        else getattr(item, "kind", None)
+    )
 
 
 def test_the_heap_survives_white_space_and_references() -> None:

@@ -1,7 +1,7 @@
 """A cassette: what two or more parties said to each other, kept to be said again, and to be read in a review.
 
     <cassette xmlns="urn:xproxy:cassette" xmlns:x="urn:xproxy:cassette" version="2">
-      <meta bodies="recorded" by="xproxy 0.1.0" recorded="2026-11-25" redaction="default-1"/>
+      <meta bodies="recorded" by="xproxy 0.1.0" recorded="2026-11-25" redaction="default-2"/>
       <account name="alice" jid="alice@example.test"/>
       <session name="alice" account="alice" domain="example.test" tls="starttls" mechanism="SCRAM-SHA-1"
                mechanisms="SCRAM-SHA-1 PLAIN" sm="no">
@@ -35,6 +35,7 @@ from typing import Final, Literal
 
 import attrs
 
+from xproxy.capture.content import redaction
 from xproxy.capture.node import Node
 from xproxy.events import Side
 from xproxy.xmpp import ns
@@ -42,7 +43,8 @@ from xproxy.xmpp import ns
 NAMESPACE: Final = "urn:xproxy:cassette"
 VERSION: Final = 2
 SUFFIX: Final = ".xmpp.xml"
-REDACTION: Final = "default-1"
+REDACTION: Final = redaction(bodies=False)
+"""By which rules secrets were taken out: those of captures, and of capture/hide.py."""
 
 # Features of a stream that a cassette does not hold: they are live in a replay, or a replay does not know them.
 LIVE_FEATURES: Final = frozenset(

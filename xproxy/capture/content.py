@@ -4,10 +4,10 @@ Two levels. *Hidden* (the default): names of elements and attributes, and of val
 analysis reads, or what is of a closed set. *Bodies* (``--capture-bodies``): everything but what is a secret by its
 name. SASL payloads and stream management ids are treated in both by ``xproxy.capture.redact``.
 
-A capture names what it was redacted by, level and number of the rules: ``default-2``, ``bodies-2``. The number is
-raised with every change by which the same octets come out otherwise, here or in what does the work; so who finds that a
-rule left something in knows which captures hold it, and ``xproxy capture redact`` applies the rules of now.
-tests/capture/test_redact.py holds a digest of what comes out, and of these tables, that changes with them.
+A capture names what it was redacted by, level and number of the rules: ``default-2``, ``bodies-2``; a cassette too. The
+number is raised with every change by which the same octets come out otherwise, here, in ``hide`` or in what does the
+work; so who finds that a rule left something in knows which captures hold it, and ``xproxy capture redact`` applies the
+rules of now. tests/capture/test_content.py holds a digest of what comes out, and of the tables, that changes with them.
 """
 
 import enum
@@ -181,7 +181,7 @@ class Content:
         if tag in _TEXTS:
             return Rule.KEEP
         if self.bodies:
-            if _is_secret(tag, depth):
+            if is_secret_by_name(tag, depth):
                 return Rule.SEAL
             # Of a login nothing stays that is not listed above; what stands in its elements has rules of its own.
             return Rule.HIDE if tag.startswith(_LOGIN_NAMESPACES) and tag not in _ERROR_TEXTS else Rule.KEEP
@@ -201,7 +201,7 @@ class Content:
 
     def field(self, var: str, *, is_private: bool) -> Rule:
         """Say what becomes of the values of another field of a form; ``is_private``: it is, or was once, said so."""
-        secret = is_private or _SECRET_FIELD.search(var) is not None
+        secret = is_private or is_secret_field_by_name(var)
         return Rule.KEEP if self.bodies and not secret else Rule.HIDE
 
     def attribute(self, tag: str, name: str, raw: bytes) -> Rule:
@@ -215,13 +215,14 @@ class Content:
         if (tag, name) in _ALWAYS_HIDDEN:
             return Rule.HIDE
         if self.bodies:
-            return Rule.HIDE if _is_secret_attribute(name) else Rule.KEEP
+            return Rule.HIDE if is_secret_attribute_by_name(tag, name) else Rule.KEEP
         if (pattern := _ATTRIBUTE_VALUES.get(name)) is not None:
             return Rule.KEEP if pattern.fullmatch(raw.strip()) else Rule.HIDE
         return Rule.KEEP if name in _ATTRIBUTES else Rule.HIDE
 
 
-def _is_secret(tag: str, depth: int) -> bool:
+def is_secret_by_name(tag: str, depth: int) -> bool:
+    """Return whether the text of ``tag``, ``depth`` elements below the first level, and all inside, is a secret."""
     local = tag.rpartition("}")[2].lower()
     if tag in _OWN_KEYS or tag in _SECRET_TAGS or _SECRET_NAME.search(local) is not None:
         return True
@@ -230,6 +231,12 @@ def _is_secret(tag: str, depth: int) -> bool:
     return local in _SECRET_TEXTS and (local not in _NO_SECRETS or tag.startswith((_SASL2, f"{{{ns.UPLOAD}}}")))
 
 
-def _is_secret_attribute(name: str) -> bool:
-    local = name.rpartition(":")[2].lower()
-    return local in _SECRET_ATTRIBUTES or _SECRET_NAME.search(local) is not None
+def is_secret_attribute_by_name(tag: str, name: str) -> bool:
+    """Return whether the attribute ``name`` of elements ``tag`` is a secret, however its prefix is written."""
+    local = name.rpartition("}")[2].rpartition(":")[2].lower()
+    return (tag, name) in _ALWAYS_HIDDEN or local in _SECRET_ATTRIBUTES or _SECRET_NAME.search(local) is not None
+
+
+def is_secret_field_by_name(var: str) -> bool:
+    """Return whether the values of a form's field of that name are secrets."""
+    return _SECRET_FIELD.search(var) is not None

@@ -2,12 +2,14 @@
 cassette keeps none, what people write.
 
 ``hide`` keeps the shape: same elements, same attributes, same pieces of text, only the values go. So what is hidden can
-be shown beside what is compared.
+be shown beside what is compared. What is a secret by its name (``xproxy.capture.content``) goes too: what a live peer
+says was not redacted by anybody before.
 """
 
 from collections.abc import Mapping
 from typing import Final
 
+from xproxy.capture.content import is_secret_attribute_by_name, is_secret_by_name, is_secret_field_by_name
 from xproxy.capture.node import Node
 from xproxy.xmpp import ns
 
@@ -42,6 +44,7 @@ _ATTRIBUTES: Final = frozenset(
     }
     | {
         (f"{{{ns.FAST}}}token", "token"),
+        (f"{{{ns.SASL2}}}user-agent", "id"),
         (f"{{{ns.UPLOAD}}}put", "url"),
         ("{urn:xmpp:extdisco:2}service", "password"),
         ("{urn:xmpp:extdisco:2}service", "username"),
@@ -85,19 +88,29 @@ def is_body(node: Node) -> bool:
 
 def hide(node: Node, *, bodies: bool) -> Node:
     """Return ``node`` with secrets hidden, and with ``bodies`` what people write as well."""
-    return _hide(node, bodies, hidden=False)
+    return _hide(node, bodies, hidden=False, depth=0)
 
 
-def _hide(node: Node, bodies: bool, *, hidden: bool) -> Node:
-    inside = hidden or is_secret_field(node) or (bodies and is_body(node))
+def _hide(node: Node, bodies: bool, *, hidden: bool, depth: int) -> Node:
+    inside = hidden or _is_sealed(node, depth) or (bodies and is_body(node))
     own = inside or is_secret_text(node)
-    attributes: Mapping[str, str] = node.attributes
-    if any(is_secret_attribute(node.tag, name) for name in attributes):
-        attributes = {
-            name: HIDDEN if is_secret_attribute(node.tag, name) else value for name, value in attributes.items()
-        }
+    attributes: Mapping[str, str] = {
+        name: HIDDEN if inside or _is_secret_attribute(node.tag, name) else value
+        for name, value in node.attributes.items()
+    }
     content = tuple(
-        (HIDDEN if own else item) if isinstance(item, str) else _hide(item, bodies, hidden=inside)
+        (HIDDEN if own else item) if isinstance(item, str) else _hide(item, bodies, hidden=inside, depth=depth + 1)
         for item in node.content
     )
     return Node(node.tag, attributes, content, node.line, node.strict, node.skip)
+
+
+def _is_secret_attribute(tag: str, name: str) -> bool:
+    return is_secret_attribute(tag, name) or is_secret_attribute_by_name(tag, name)
+
+
+def _is_sealed(node: Node, depth: int) -> bool:
+    """Return whether all inside of ``node`` is secret."""
+    if node.tag == _FORM_FIELD:
+        return is_secret_field(node) or is_secret_field_by_name(node.get("var"))
+    return is_secret_by_name(node.tag, depth)

@@ -484,6 +484,10 @@ class TapedCore:
         """As the core's."""
         return self._core.is_costly
 
+    def renew_parsers(self) -> None:
+        """As the core does."""
+        self._core.renew_parsers()
+
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         """The server begins in clear and the client with TLS, asking for ``domain``."""
         line = OpenServer(**_HEAD, domain=domain)

@@ -11,8 +11,9 @@ from xproxy.cli.output import is_terminal, make_console, print_json
 from xproxy.cli.run import run
 from xproxy.errors import EXIT_NO, EXIT_OK
 
-_EPILOG = """\b
+_EPILOG = """
 Problems keep the proxy from starting or from doing what it is told; warnings will be trouble one day or under load.
+
 Exit codes: 0 no problem, 1 problems, 2 usage, 3 the configuration file cannot be read.
 """
 

@@ -20,7 +20,7 @@ WAIT_SECONDS: Final = 0.5  # between two looks at a drain
 WATCH_SECONDS: Final = 1.0
 LINES_AROUND: Final = 6  # of the table on a screen: head, rule, foot
 
-_EPILOG = """\b
+_EPILOG = """
 The proxy is the one whose state directory is given by --state, else by XPROXY_STATE or the configuration (-c, else
 ./xproxy.toml, else /etc/xproxy/xproxy.toml), else the default one of this user, else /var/lib/xproxy. Only root and the
 user it runs as may ask.

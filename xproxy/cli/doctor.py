@@ -43,7 +43,6 @@ Examples:
   xproxy doctor xmpp.example.org --domain example.org --jid romeo@example.org --login
       also what shows only above a login; the password is asked for, or is in $XPROXY_DOCTOR_PASSWORD
 
-\b
 Exit codes: 0 nothing worse than a warning, 1 a problem, 2 usage, 3 the server cannot be reached.
 """
 

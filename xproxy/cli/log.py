@@ -57,8 +57,9 @@ DAY_SECONDS: Final = 86_400.0
 RATE_SECONDS_MIN: Final = 60.0  # less says nothing about days
 UNTIL_SLACK_NS: Final = 60_000_000_000  # a record may have waited so long for the disk
 
-_EPILOG = """\b
+_EPILOG = """
 The journal lies in STATE/journal. It can be read while a proxy writes it; only what is durable is shown.
+
 Exit codes of verify: 0 intact, 1 tampered with, 2 usage, 3 environment, 4 incomplete or not sealed.
 """
 

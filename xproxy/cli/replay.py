@@ -6,7 +6,7 @@ import click
 
 from xproxy.cli.main import LazyCommand, LazyGroup
 
-_EPILOG = """\b
+_EPILOG = """
 Exit codes: 0 everything matched, 1 something differs, is missing or too much, 2 usage or a bad file, 3 environment
 (cannot listen, cannot connect, TLS), 4 a login failed, 5 nobody came, 6 nothing was replayed.
 """

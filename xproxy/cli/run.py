@@ -26,16 +26,18 @@ GC_OBJECTS: Final = 10_000  # new ones, above those that have gone, until it loo
 
 _M_ARENA_MAX: Final = -8  # malloc.h
 
-_EPILOG = """\b
+_EPILOG = """
 Every option can also be given by environment: --log-level is XPROXY_LOG_LEVEL, -c is XPROXY_CONFIG; XPROXY_LISTEN
 takes several addresses. The command line beats the environment, which beats the file (-c, else ./xproxy.toml, else
 /etc/xproxy/xproxy.toml). `xproxy config example` shows every key.
 
 \b
 Signals:
-  SIGTERM, SIGINT   let sessions end by themselves for 30 s, then drop them; a second signal: drop them now
-  SIGHUP            read certificates and the log level again, open the log file again (for log rotation);
-                    what is bad is reported, and the old kept
+  SIGTERM, SIGINT   let sessions end by themselves for 30 s, then drop
+                    them; a second signal: drop them now
+  SIGHUP            read certificates and the log level again, open the
+                    log file again (for log rotation); what is bad is
+                    reported, and the old kept
 """
 
 

@@ -62,5 +62,5 @@ class SessionLimits:
     names_total_max: int = setting(
         1_000_000,
         "names",
-        "XML names are kept as long as the process lives, about 150 bytes each; above it the proxy drains and exits",
+        "about 150 bytes each; above it they are given up and logins under way end, or the proxy drains and exits",
     )

@@ -203,6 +203,11 @@ class Admissions:
             self._names.move_to_end(key)
         return names
 
+    def forget_names(self) -> None:
+        """The names were given up: nobody has added any."""
+        for names in self._names.values():
+            names.used = 0
+
     def enter(self, ip: str | None) -> Callable[[], None]:
         """Count a client in; the result counts it out. None: one whose address is not known yet."""
         key = address_key(ip) if ip is not None else None

@@ -28,6 +28,7 @@ from xproxy.proxy.seams import Channel, NewRecorder, NewSession, Recorder, Tap
 from xproxy.proxy.secure import Contexts
 from xproxy.proxy.snapshot import SessionSnapshot
 from xproxy.proxy.sockets import close_socket, endpoint_of
+from xproxy.xmpp.names import renew_dictionary
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +111,7 @@ class Proxy:
         self._draining = trio.Event()
         self._drain_scope = trio.CancelScope()  # around the wait for sessions that end by themselves
         self._names_full = False
+        renew_dictionary()  # what was known before the first stranger stays in the first one
 
     @property
     def is_out_of_names(self) -> bool:
@@ -281,7 +283,7 @@ class Proxy:
         if self._health is not None and self._health.is_down:
             return Refusal(RefusalReason.UPSTREAM_DOWN)
         limit = self._limits.names_total_max
-        if _names_total() < limit:
+        if _names_total() < limit or self._renew_names(limit):
             return None
         if not self._names_full:
             self._names_full = True
@@ -289,6 +291,17 @@ class Proxy:
             self._note(LimitReached(limit="sessions.names_total_max", value=limit, closes=False))
             self.drain()
         return Refusal(RefusalReason.NAMES_TOTAL_MAX, limit)
+
+    def _renew_names(self, limit: int) -> bool:
+        """Let go of the names that were kept, and end the logins under way; False: it did not help."""
+        if self._names_full or not renew_dictionary() or _names_total() >= limit:
+            return False
+        log.warning("more than %d XML names were kept, and are given up: logins under way end", limit)
+        self._note(LimitReached(limit="sessions.names_total_max", value=limit, closes=False))
+        for relay in list(self._relays):
+            relay.renew_parsers()
+        self._admissions.forget_names()
+        return True
 
     def _note(self, event: Event | ConnectionRefused) -> None:
         self._channel.put_nowait([self._recorder.record(event, self._wall_ns())])
@@ -306,6 +319,6 @@ async def _reopen(listener: Listener) -> None:
 
 
 def _names_total() -> int:
-    """How many names libxml2 keeps for this thread; it never lets go of one."""
+    """How many names libxml2 keeps for this thread."""
     # Measured as documented for lxml 6; types-lxml does not know it.
     return int(etree.memory_debugger.dict_size())  # type: ignore[attr-defined]

@@ -157,6 +157,20 @@ class Relay:
         """End the session now, for the proxy is shutting down."""
         self._scope.cancel()
 
+    def renew_parsers(self) -> None:
+        """The dictionary of XML names was replaced: nobody goes on with the old one. Who has not logged in yet ends."""
+        core = self._core
+        if core is None:
+            return
+        if core.is_costly:
+            self._close(CloseCause.LIMIT_REACHED)
+            return
+        try:
+            core.renew_parsers()
+        except Exception as error:  # a bug of ours ends this session only
+            log.error("a session ended for an internal error: %s", frames_of(error))
+            self._close(CloseCause.INTERNAL_ERROR)
+
     async def run(self) -> None:
         """Serve the session. Returns when both descriptors are closed; raises only Cancelled."""
         try:

@@ -30,6 +30,9 @@ class SessionCore(Protocol):
     def receive(self, side: Side, data: bytes, at_ns: int) -> list[Action]:
         """Take bytes."""
 
+    def renew_parsers(self) -> None:
+        """Go on with new parsers: the dictionary of XML names was replaced. For sessions that are not costly."""
+
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         """The server begins in clear and the client with TLS, asking for ``domain``."""
 

@@ -33,7 +33,7 @@ from typing import Final, Literal
 import attrs
 
 from xproxy.capture.cassette import Cassette, Event, Session, What
-from xproxy.capture.hide import hide
+from xproxy.capture.hide import HIDDEN, hide
 from xproxy.capture.node import Node, one_line
 from xproxy.capture.placeholder import BOUND, Placeholder, parse_template
 from xproxy.config.replay import ReplaySettings
@@ -619,7 +619,11 @@ class Playback:
         known = [(f"jid:{session}", jid) for session, jid in self.bindings.jids.items()]
         if event is not None and event.stanza is not None:
             text = repr(event.stanza)
-            known += [(key, value) for key, value in self.bindings.values.items() if f"${{{key}}}" in text]
+            known += [
+                (key, HIDDEN if key.startswith("url:") else value)  # the address of an upload holds what allows it
+                for key, value in self.bindings.values.items()
+                if f"${{{key}}}" in text
+            ]
         return tuple(known)
 
     def _remember(self, side: Side, session: str, number: int | None, what: Node | str) -> None:

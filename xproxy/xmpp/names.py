@@ -1,9 +1,13 @@
 """The budget of XML names a connection may make this process remember.
 
 lxml before 7.0 interns element names, attribute names, prefixes and namespace names in one dictionary a thread, which
-is never emptied. A stranger could fill the memory for good, so each connection may add only so many.
+is never emptied. A stranger could fill the memory for good, so each connection may add only so many. When all together
+have added too many, the thread is given another dictionary (``renew_dictionary``): lxml keeps it in the thread's state,
+as it must for parsers that are used in several threads, and below the first one, which holds what was known before the
+first stranger. The old one is freed with the last parser and tree that were made with it.
 """
 
+import ctypes
 import functools
 from typing import Final
 
@@ -12,6 +16,8 @@ from lxml import etree
 from xproxy.config.stream import StreamLimits
 
 SLICE_BYTES: Final = 8_192  # after login: overshoots a budget by 2 700 names at most, and slicing costs 1 us in 8 KiB
+
+_CONTEXT: Final = "_ParserDictionaryContext"  # lxml/parser.pxi: under this name a thread's dictionary is kept
 
 MARKUP_OCTETS: Final = 32
 """Before login each ">" of an element, and each pair of quotes, counts for so many octets. A tree takes up to 300
@@ -63,6 +69,27 @@ def warm() -> None:
         f"<stream:stream xmlns:stream='http://etherx.jabber.org/streams'{prefixes}>{elements}</stream:stream>".encode(),
         parser,
     )
+
+
+def renew_dictionary() -> bool:
+    """Have the parsers and trees that this thread makes from now on remember names anew; False: lxml does not let us.
+
+    Parsers that are at work go on with the old dictionary, and what they add there is counted by nobody: give them up.
+    """
+    warm()
+    state = _thread_state()
+    return state is not None and state.pop(_CONTEXT, None) is not None
+
+
+def _thread_state() -> dict[str, object] | None:
+    """The dictionary of the C API where extension modules keep what belongs to a thread."""
+    get = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_GetDict", None)
+    if get is None:
+        return None
+    get.restype, get.argtypes = ctypes.c_void_p, []
+    address = get()
+    state = None if not address else ctypes.cast(address, ctypes.py_object).value
+    return state if isinstance(state, dict) else None
 
 
 class NameTally:

@@ -10,9 +10,9 @@ A server that accepts a login forgets what it has not finished reading. So nothi
 comment, a CDATA section or an element that swallows the next header for us would not do so for the server, and the
 whole session could hide in it.
 
-**Two ways of feeding.** Until the session is established the bytes go in piece by piece, each up to a ``>``: so the
-end of every element is known to the byte, which the boundaries of TLS and restarts depend on. After that a chunk goes
-in whole; the usual chunk costs one parse and one ``Forward``.
+**Two ways of feeding.** Until the session is established the bytes go in piece by piece, each up to a ``>``, or a
+complete element at once: so the end of every element is known to the byte, which the boundaries of TLS and restarts
+depend on. After that a chunk goes in whole; the usual chunk costs one parse and one ``Forward``.
 
 **Order.** Observations come before the ``Forward`` of the bytes that made them. A chunk that ends the session is not
 forwarded from the piece or element on that was refused.
@@ -197,6 +197,11 @@ class Session:
     def is_costly(self) -> bool:
         """Whether each piece up to a ``>`` is looked at before it is fed: a chunk may take 2 us an octet."""
         return not self.established and not (self._client.opaque and self._server.opaque)
+
+    def renew_parsers(self) -> None:
+        """Go on with new parsers: the dictionary of XML names was replaced. For sessions that are not costly."""
+        for direction in (self._client, self._server):
+            direction.reader.renew_parser()
 
     def open_server_stream(self, domain: str, at_ns: int) -> list[Action]:
         """With ``LegMode.DIRECT_TO_CLEAR``: the client's hello asks for ``domain``; lead the server into TLS."""

@@ -54,7 +54,8 @@ class StreamReader:
     """One direction of one connection over all its streams.
 
     In negotiation feed each of ``pieces(data)``: element ends are exact, and ``opens_stream`` can tell of a new header
-    before it is fed. Afterwards feed what comes. When the input ends, ask ``finish``.
+    before it is fed. (``feed_one`` takes what is one element as exactly, and cheaper.) Afterwards feed what comes. When
+    the input ends, ask ``finish``.
     """
 
     __slots__ = (
@@ -127,6 +128,11 @@ class StreamReader:
         self._expects_whole = True
         if self._content is not None:
             self._content.expect_whole()
+
+    def renew_parser(self) -> None:
+        """Go on with a new parser: the old one adds to a dictionary of names that was replaced."""
+        if self._content is not None:
+            self._content.renew_parser()
 
     def read_again(self, data: bytes) -> list[FirstLevelElement]:
         """Return the elements of ``data`` for a second look, if feeding it left ``fed_whole``."""
