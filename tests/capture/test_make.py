@@ -326,3 +326,10 @@ def test_what_is_not_whole_or_cannot_be_replayed_is_said(tmp_path: Path) -> None
 def test_nothing_to_make_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="there is no XMPP session"):
         make(tmp_path, [])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_how_a_client_left_is_only_said_where_the_capture_saw_it(whole: bool, tmp_path: Path) -> None:
+    made = make(tmp_path, [*login("alice"), (C, "<presence/>")], whole=whole)
+    last = made.cassette.events[-1]
+    assert (last.what, last.optional) == (What.DROP, not whole)

@@ -158,6 +158,14 @@ async def test_what_is_missing_only_because_of_another_session_says_so(play: Pla
     assert of_romeo == "#7 and what follows could not come: #5 of juliet did not"
 
 
+async def test_when_nobody_comes_no_session_passes(play: Play) -> None:
+    async with play(TALK, settings=attrs.evolve(QUICK, total_seconds=0.1)) as stage:
+        pass
+    assert stage.kinds == ["Timeout", "Timeout"]
+    assert stage.report is not None
+    assert stage.report.exit_code == 5
+
+
 # Servers that leave.
 
 
@@ -246,6 +254,19 @@ async def test_another_mechanism_where_the_recorded_one_cannot_be_played_is_note
     assert stage.report is not None
     (note,) = stage.report.cases[0].notes
     assert note.endswith("DIGEST-MD5, which was recorded, cannot be played")
+
+
+async def test_a_login_that_was_refused_before_one_went_well_is_noted(play: Play, sample: str) -> None:
+    async with play(sample) as stage:
+        client = stage.client()
+        await client.connect()
+        with pytest.raises(PeerError, match="not-authorized"):
+            await client.login("juliet", "canary-wrong")
+        await client.enter("juliet", PASSWORD, "balcony")
+        await converse(client)
+    assert messages(stage) == []
+    assert stage.report is not None
+    assert stage.report.cases[0].notes == ("the client's login was refused: not-authorized, before it went well",)
 
 
 async def test_stream_management_without_the_recorded_resumption_is_a_mismatch(play: Play, sample: str) -> None:

@@ -39,6 +39,13 @@ LET_PASS = {
 CAUGHT_SHARE_MIN = 0.65  # measured: 0.69 of those without features, 0.80 to 0.90 of those recorded
 AT_ONCE = 12
 PRESENCE = "{jabber:client}presence"
+WAITED_FOR = (
+    "no ",
+    "tls ",
+    "sm ",
+    "close -> ",
+    "drop -> ",
+)  # in a fact: something does not come, and a step's time goes by
 SETTINGS = ReplaySettings(step_seconds=1.5, total_seconds=20, linger_seconds=0.05, close_seconds_max=0.3)
 
 
@@ -206,8 +213,9 @@ async def play(mutation: Mutation, trust: Trust) -> Report:
     reports: dict[Side, Report] = {}
     passwords = {"a": PASSWORD}
     # Who shall not leave stays until the other side has lost patience.
-    settings = attrs.evolve(SETTINGS, linger_seconds=10) if mutation.fact.endswith("no parting") else SETTINGS
-    of_client, of_server = (SETTINGS, settings) if mutation.judge is Side.CLIENT else (settings, SETTINGS)
+    usual = SETTINGS if any(word in mutation.fact for word in WAITED_FOR) else attrs.evolve(SETTINGS, step_seconds=15)
+    settings = attrs.evolve(usual, linger_seconds=10) if mutation.fact.endswith("no parting") else usual
+    of_client, of_server = (usual, settings) if mutation.judge is Side.CLIENT else (settings, usual)
     async with trio.open_nursery() as nursery:
 
         async def serve(task_status: "trio.TaskStatus[Listening]") -> None:

@@ -1,6 +1,7 @@
 """The stream reader: what it returns, what it guards against, and that the cut of the octets never matters."""
 
 import random
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -747,7 +748,7 @@ def test_attributes_of_tags_that_came_in_two_parts_do_not_add_up(rest: bytes) ->
 # --- memory ---
 
 
-def test_a_dictionary_of_names_that_is_full_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dictionary_of_names_that_is_full_is_given_up() -> None:
     """What strangers have said is forgotten, the vocabulary is not; who was in the middle of an element goes on."""
     assert renew_dictionary()
     size = etree.memory_debugger.dict_size
@@ -767,6 +768,11 @@ def test_a_dictionary_of_names_that_is_full_is_given_up(monkeypatch: pytest.Monk
     warmed = size()
     opened(logged_in=False).feed(b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGFkbWk=</auth>")
     assert size() <= warmed + 4
+
+
+def test_where_the_state_of_the_thread_cannot_be_reached_names_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert not renew_dictionary()
 
 
 @given(good_streams(), st.integers(0, 300))

@@ -138,8 +138,8 @@ class _Telling:
                     if not self._ended:
                         self._ended = True
                         self._add(moment, What.CLOSE if moment.what == "close" else What.DROP, moment.by)
-        if not self._ended:
-            self._add(self._story.moments[-1], What.DROP, Side.CLIENT)
+        if not self._ended:  # the capture is, the session was not: how the client left is not known
+            self._add(self._story.moments[-1], What.DROP, Side.CLIENT, optional=True)
         return self._thread, [attrs.evolve(event, thread=self._thread) for event in self._events]
 
     def _add(

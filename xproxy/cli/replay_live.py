@@ -45,7 +45,8 @@ def _common(command: F) -> F:
                      "machine see it in the list of processes: one that counts belongs into the file or the "
                      "environment."),
         click.option("--password-file", type=_FILE, metavar="FILE",
-                     help="Lines NAME=VALUE. Without either: the environment, XPROXY_PASSWORD_NAME."),
+                     help="Lines NAME=VALUE, in a file that only you may read (chmod 600). Without either: the "
+                     "environment, XPROXY_PASSWORD_NAME."),
         click.option("--step-seconds", type=click.FloatRange(0.05, 3600), default=_DEFAULT.step_seconds,
                      show_default=True, metavar="SECONDS", help="How long to wait for the next stanza."),
         click.option("--total-seconds", type=click.FloatRange(0.1, 86400), default=_DEFAULT.total_seconds,

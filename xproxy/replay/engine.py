@@ -161,10 +161,9 @@ class Engine:
     def _give_up(self, why: str, seconds: float, excuse: Callable[[str], Excuse | None]) -> None:
         playback = self.playback
         if not self.somebody_came:
-            session = self.cassette.sessions[0].name
             what = "client" if self.ours is Side.SERVER else "server"
-            playback.note(FailureKind.TIMEOUT, session, f"no {what} came within {seconds:g} s")
             for each in self.cassette.sessions:
+                playback.note(FailureKind.TIMEOUT, each.name, f"no {what} came within {seconds:g} s")
                 playback.skip_rest(each.name)
             return
         for each in self.cassette.sessions:

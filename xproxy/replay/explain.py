@@ -20,8 +20,12 @@ from xproxy.replay.scrub import Scrubber
 _ACCEPTABLE: Final = frozenset({FailureKind.MISMATCH, FailureKind.MISSING, FailureKind.UNEXPECTED})
 
 
-def to_failure(finding: Finding, playback: Playback, accept: str | None) -> Failure:
-    """Return the finding as a failure of the report."""
+def to_failure(finding: Finding, playback: Playback, accept: str | None, before: Finding | None = None) -> Failure:
+    """Return the finding as a failure of the report. What stands under the one ``before`` it is not said again."""
+    if before is not None and finding.history == before.history:
+        finding = attrs.evolve(finding, history=())
+    if before is not None and finding.bindings == before.bindings:
+        finding = attrs.evolve(finding, bindings=())
     event = finding.event or finding.nearest
     return Failure(
         kind=finding.kind,
@@ -30,6 +34,10 @@ def to_failure(finding: Finding, playback: Playback, accept: str | None) -> Fail
         file=playback.cassette.file,
         line=event.line if event is not None else playback.cassette.session(finding.session).line,
     )
+
+
+def _can_accept(finding: Finding) -> bool:
+    return finding.acceptable and finding.kind in _ACCEPTABLE
 
 
 def _detail(finding: Finding, playback: Playback, accept: str | None) -> Iterator[str]:
@@ -53,7 +61,7 @@ def _detail(finding: Finding, playback: Playback, accept: str | None) -> Iterato
     if finding.history:
         yield "last events (C client, S server):"
         yield from (f"  {line}" for line in finding.history)
-    if accept is not None and finding.acceptable and finding.kind in _ACCEPTABLE:
+    if accept is not None and _can_accept(finding):
         yield f"$ to accept what came: {accept}"
 
 
@@ -87,7 +95,11 @@ def to_report(name: str, played: Played) -> Report:
     cases = []
     for session in cassette.sessions:
         found = [finding for finding in playback.findings if finding.session == session.name]
-        failures = [to_failure(finding, playback, played.accept) for finding in found]
+        first = next((finding for finding in found if _can_accept(finding)), None)  # the command is the same for all
+        failures = [
+            to_failure(finding, playback, played.accept if finding is first else None, before)
+            for before, finding in zip([None, *found], found, strict=False)
+        ]
         events = cassette.in_session(session.name)
         cases.append(
             Case(

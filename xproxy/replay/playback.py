@@ -432,19 +432,24 @@ class Playback:
         """Say of the session what did not come, because its peer ``left``, or while it was there."""
         missing = self.missing(session)
         self.missed |= {event.number for event in missing if event.what is What.STANZA}
+        if not missing:
+            return
         if not left and (cause := self._cause_elsewhere(missing[0])) is not None:
             event = missing[0]
             message = f"#{event.number} and what follows could not come: #{cause.number} of {cause.session} did not"
             self._note(self._finding(FailureKind.MISSING, session, message, event=event))
             return
-        for event in missing[:NAMED_MAX]:
+        # Who did not come, or log in, said nothing either: that is one thing. Whose a connection is shows at its login.
+        logins = [event for event in missing[:2] if event.what in (What.LOGIN, What.RESUME)]
+        named = missing[:NAMED_MAX] if missing[0].what is What.STANZA else (logins or missing)[:1]
+        for event in named:
             what = f"<{event.what.value}>" if event.stanza is None else one_line(event.stanza)
             self._note(
                 self._finding(FailureKind.MISSING, session, f"#{event.number} {what} did not come: {why}", event=event)
             )
-        if len(missing) > NAMED_MAX:
+        if len(missing) > len(named) and named[0].what is What.STANZA:
             last = missing[-1]
-            message = f"and {len(missing) - NAMED_MAX} more up to #{last.number} did not come"
+            message = f"and {len(missing) - len(named)} more up to #{last.number} did not come"
             self._note(self._finding(FailureKind.MISSING, session, message, event=last))
 
     # Coming and leaving.

@@ -229,7 +229,8 @@ class ReplayServer(Server):
         session = super().bind(jid, outlet)
         if session is None:
             return None
-        self._refused.pop(chosen.name, None)
+        if (reason := self._refused.pop(chosen.name, None)) not in (None, _CAME_DIRECT, _CAME_CLEAR):
+            playback.remark(chosen.name, f"{reason}, before it went well")
         self._live[chosen.name] = session
         self._by_jid[session.jid] = chosen.name
         playback.bindings.jids[chosen.name] = str(session.jid)

@@ -7,7 +7,6 @@ as it must for parsers that are used in several threads, and below the first one
 first stranger. The old one is freed with the last parser and tree that were made with it.
 """
 
-import ctypes
 import functools
 from typing import Final
 
@@ -83,6 +82,10 @@ def renew_dictionary() -> bool:
 
 def _thread_state() -> dict[str, object] | None:
     """The dictionary of the C API where extension modules keep what belongs to a thread."""
+    try:
+        import ctypes  # not every CPython is built with it
+    except ImportError:
+        return None
     get = getattr(getattr(ctypes, "pythonapi", None), "PyThreadState_GetDict", None)
     if get is None:
         return None
