@@ -378,7 +378,7 @@ def _print_report(report: Report, console: Console, seconds: float, *, has_polic
 
 def _print_stream(stream: StreamReport, line: Any) -> None:
     line((f"{stream.name:<8}", "bold"), f"{stream.origin}")
-    line(f"        {stream.size} entries in {stream.segments} segments, {stream.notes} notes, {_size(stream.octets)}")
+    line(f"        {stream.size} entries in {_segments(stream.segments)}, {stream.notes} notes, {_size(stream.octets)}")
     for number, each in enumerate(stream.keys):
         since = "" if len(stream.keys) == 1 else f", from entry {max(0, each.from_size - 1)}"
         line(f"        {'key' if number == 0 else '   '}  {each.key}", (since, "dim"))
@@ -388,6 +388,10 @@ def _print_stream(stream: StreamReport, line: Any) -> None:
         line("        sec vouches for the key")
     if stream.anchored_size:
         line(f"        the anchor fits, and with it the first {stream.anchored_size} entries")
+
+
+def _segments(count: int) -> str:
+    return f"{count} segment{'' if count == 1 else 's'}"
 
 
 def _where(finding: Finding) -> str:
@@ -732,7 +736,7 @@ def _log_bytes(segments: tuple[Segment, ...]) -> int:
 def _print_stats(described: dict[str, Any]) -> None:
     for stream in described["streams"]:
         click.echo(
-            f"{stream['stream']:<8}{stream['entries']} entries in {stream['segments']} segments, "
+            f"{stream['stream']:<8}{stream['entries']} entries in {_segments(stream['segments'])}, "
             f"{_size(stream['bytes'])}, since {stream['since'] or 'never'}"
         )
         if stream["bytes_per_day"] is None:
