@@ -219,10 +219,12 @@ async def test_a_reset_while_waiting(ends: tuple[socket.socket, socket.socket]) 
 
 
 @asynccontextmanager
-async def proceeding(tmp_path: Path, **certified_as: object) -> AsyncIterator[tuple[Rig, socket.socket, socket.socket]]:
+async def proceeding(
+    tmp_path: Path, *, handshake_seconds_max: float = 8.0
+) -> AsyncIterator[tuple[Rig, socket.socket, socket.socket]]:
     """A session up to the octet after proceed."""
-    tls = certified(tmp_path, **certified_as)  # type: ignore[arg-type]
-    limits = SessionLimits(handshake_seconds_max=0.3, close_seconds_max=0.1)
+    tls = certified(tmp_path)
+    limits = SessionLimits(handshake_seconds_max=handshake_seconds_max, close_seconds_max=0.1)
     with trio.fail_after(10):
         async with proxying(contexts=tls.contexts, limits=limits) as rig:
             client, server = await rig.pair(b"<stream>")
@@ -244,7 +246,7 @@ async def failure(rig: Rig) -> TlsFailed:
 
 
 async def test_a_client_that_never_says_hello(tmp_path: Path) -> None:
-    async with proceeding(tmp_path) as (rig, _, _):
+    async with proceeding(tmp_path, handshake_seconds_max=0.3) as (rig, _, _):
         event = await failure(rig)
         assert (event.leg, event.reason) == (Side.CLIENT, TlsFailure.TIMEOUT)
 

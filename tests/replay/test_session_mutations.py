@@ -37,7 +37,7 @@ LET_PASS = {
     "stream management offered": "the same: it is not asked for",
 }
 CAUGHT_SHARE_MIN = 0.65  # measured: 0.69 of those without features, 0.80 to 0.90 of those recorded
-AT_ONCE = 12
+AT_ONCE = 24
 PRESENCE = "{jabber:client}presence"
 WAITED_FOR = (
     "no ",
@@ -46,7 +46,7 @@ WAITED_FOR = (
     "close -> ",
     "drop -> ",
 )  # in a fact: something does not come, and a step's time goes by
-SETTINGS = ReplaySettings(step_seconds=1.5, total_seconds=20, linger_seconds=0.05, close_seconds_max=0.3)
+SETTINGS = ReplaySettings(step_seconds=3, total_seconds=20, linger_seconds=0.05, close_seconds_max=0.3)
 
 
 @attrs.frozen
