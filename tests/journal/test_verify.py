@@ -16,11 +16,21 @@ from xproxy.config.journal import JournalSettings
 from xproxy.errors import FileProblem
 from xproxy.events.proxy import LimitReached
 from xproxy.journal.findings import FINDINGS_MAX, Findings
-from xproxy.journal.format import Entry, EntryType, OpenReason, encode_frame, entries, last_note, parse_notes
+from xproxy.journal.format import (
+    Entry,
+    EntryType,
+    FormatProblem,
+    OpenReason,
+    SegmentOpen,
+    encode_frame,
+    entries,
+    last_note,
+    parse_notes,
+)
 from xproxy.journal.lock import WriterLock
 from xproxy.journal.note import Checkpoint, parse_note
 from xproxy.journal.policy import Policy, PolicyProblem
-from xproxy.journal.reader import StreamReader
+from xproxy.journal.reader import StreamReader, read_open
 from xproxy.journal.stream import StreamLog
 from xproxy.journal.verify import (
     Anchor,
@@ -173,6 +183,36 @@ def test_a_live_journal_that_was_tampered_with_is_not(maker: Maker) -> None:
         assert verify_journal(maker.journal).verdict is Verdict.TAMPERED
     finally:
         lock.release()
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_segment_begun_while_it_is_looked_at_comes_behind_what_is_verified(
+    maker: Maker, monkeypatch: pytest.MonkeyPatch, is_live: bool
+) -> None:
+    """Looked at before its first entry was there; its notes are read later, and cover entries by then."""
+    lock = WriterLock.take(maker.journal, now=NOW)
+    maker.open()
+    maker.events(3)
+    maker.rotate_segment()
+    maker.events(2)
+    newest = maker.segments()[-1]
+    if not is_live:
+        lock.release()
+    seen: list[Path] = []
+
+    def read(path: Path) -> tuple[SegmentOpen, Entry]:
+        if path == newest:
+            seen.append(path)
+            if len(seen) == 1 or not is_live:
+                raise FormatProblem("it does not begin as a segment does")
+        return read_open(path)
+
+    monkeypatch.setattr("xproxy.journal.chain.read_open", read)
+    report = verify_journal(maker.journal)
+    lock.release()
+    assert seen
+    assert (report.verdict is Verdict.TAMPERED) is not is_live, report.findings
+    assert bool(report.findings) is not is_live
 
 
 def test_an_orderly_stop_is_told_from_a_newest_segment_that_is_gone(tmp_path: Path) -> None:

@@ -164,6 +164,8 @@ class Chain:
 
     def _judge_unreadable_newest(self, name: SegmentName, problem: str, *, is_only: bool) -> None:
         notes = self._parse_notes_leniently(name)
+        if notes and self._was_being_begun(name):
+            return
         if notes:
             size = notes[-1].checkpoint.size
             self._findings.tampered(
@@ -176,6 +178,16 @@ class Chain:
         elif not self._is_live:
             what = "the log was never begun" if is_only else "a start came to nothing, and no other followed"
             self._findings.add(Kind.TORN, Severity.INCOMPLETE, f"{problem}: {what}", segment=name)
+
+    def _was_being_begun(self, name: SegmentName) -> bool:
+        """Return whether a writer has begun ``name`` since it was looked at: it comes behind the snapshot."""
+        if not self._is_live:
+            return False
+        try:
+            read_open(self._directory / name.segment_file)
+        except FormatProblem:
+            return False
+        return True
 
     def _judge_torn(self, opened: SegmentOpen, accounted: set[SegmentName]) -> None:
         """Check the segments that ``opened`` says hold no log."""

@@ -7,7 +7,7 @@ as it must for parsers that are used in several threads, and below the first one
 first stranger. The old one is freed with the last parser and tree that were made with it.
 """
 
-import functools
+import threading
 from typing import Final
 
 from lxml import etree
@@ -15,6 +15,8 @@ from lxml import etree
 from xproxy.config.stream import StreamLimits
 
 SLICE_BYTES: Final = 8_192  # after login: overshoots a budget by 2 700 names at most, and slicing costs 1 us in 8 KiB
+
+_WARMED: Final = threading.local()  # each thread has a dictionary of its own
 
 _CONTEXT: Final = "_ParserDictionaryContext"  # lxml/parser.pxi: under this name a thread's dictionary is kept
 
@@ -58,9 +60,14 @@ _NAMESPACES: Final = """
 """
 
 
-@functools.cache
 def warm() -> None:
-    """Make the vocabulary of XMPP known to the parser, once a process."""
+    """Make the vocabulary of XMPP known to the parsers of this thread, once."""
+    if not getattr(_WARMED, "is_done", False):
+        _warm()
+        _WARMED.is_done = True
+
+
+def _warm() -> None:
     parser = etree.XMLParser(encoding="utf-8", resolve_entities="internal", no_network=True, collect_ids=False)
     prefixes = "".join(f" xmlns:n{i}='{name}'" for i, name in enumerate(_NAMESPACES.split()))
     elements = "".join(f"<{name}/>" for name in _NAMES.split() if name != "xmlns")
@@ -77,7 +84,10 @@ def renew_dictionary() -> bool:
     """
     warm()
     state = _thread_state()
-    return state is not None and state.pop(_CONTEXT, None) is not None
+    if state is None or state.pop(_CONTEXT, None) is None:
+        return False
+    _warm()  # adds nothing where the first one was the main thread's own: all others are below that one
+    return True
 
 
 def _thread_state() -> dict[str, object] | None:
