@@ -88,6 +88,14 @@ def test_where_nothing_helps_the_file_ends_in_a_whole_line(tmp_path: Path, monke
     assert 25 < len(list(read_trace(file))) < 32  # not all is given up for a word
 
 
+@pytest.mark.parametrize("line", [b'{"k":"xml"}', b"nonsense", b"\0\0", b"3", b'{"k":"xml","s":1,"n":"1","t":0}'])
+def test_what_somebody_else_wrote_is_left_as_it_is(tmp_path: Path, line: bytes) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(line + b"\n")
+    say_lost(file, "disk")
+    assert file.read_bytes() == line + b"\n"
+
+
 def test_a_file_that_is_gone_or_a_link_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere").write_bytes(HEAD)

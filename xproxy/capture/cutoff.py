@@ -69,8 +69,11 @@ def _last_line(descriptor: int, size: int) -> tuple[int, int]:
 
 
 def _words(line: bytes, why: str) -> bytes:
-    """Return what follows ``line``; nothing where nothing is missing, or no session has begun."""
-    value = orjson.loads(line)
-    if value["k"] in ("meta", "closed", "lost"):
+    """Return what follows ``line``; nothing where nothing is missing, no session has begun, or it is not of ours."""
+    try:
+        value = orjson.loads(line)
+        if value["k"] in ("meta", "closed", "lost"):
+            return b""
+        return session_line(Lost(session=value["s"], n=value["n"] + 1, t_ns=value["t"], line=0, why=why))
+    except (ValueError, KeyError, TypeError):  # somebody else wrote here; the capture's end has to be told all the same
         return b""
-    return session_line(Lost(session=value["s"], n=value["n"] + 1, t_ns=value["t"], line=0, why=why))

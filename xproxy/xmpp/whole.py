@@ -133,7 +133,7 @@ def _parse(document: bytes) -> etree._Element | None:
     return None if len(_PARSER.error_log) else root
 
 
-# The settings are those of the stream's own parser (stream.py), with the same limits and the same names.
+# The settings are those of the stream's own parser (parser.py), with the same limits and the same names.
 _PARSER: Final = etree.XMLParser(
     encoding="utf-8",
     resolve_entities="internal",
